@@ -1,0 +1,148 @@
+//! Everything that one node shall run, whole: never a difference, always with a generation.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
+use crate::quantity::{Revision, Slot};
+use crate::spec::resource::{Config, Network, Volume};
+use crate::spec::service::Port;
+use crate::task::{Desired, Template, TemplateHash};
+
+/// What the control plane sends to one agent.
+///
+/// An agent obeys an assignment only if it comes from its own cluster and is not older than the one it has:
+/// [`Assignment::superseded_by`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The cluster's id, made once when its store was made.
+    pub cluster: String,
+    /// Raised whenever the store went back in time (a restore); a higher epoch wins over any generation.
+    pub epoch: u64,
+    /// The commit that it was computed from.
+    pub generation: Revision,
+    /// Whose it is.
+    pub node: NodeId,
+    /// The tasks, sorted by id.
+    pub tasks: Vec<AssignedTask>,
+    /// What they are made of.
+    pub templates: BTreeMap<TemplateHash, Template>,
+    /// The networks and volumes of the projects that have tasks here.
+    pub projects: BTreeMap<ProjectName, Resources>,
+    /// The contents of the configs that they mount, by hash.
+    pub configs: BTreeMap<String, Config>,
+    /// The published ports, sorted.
+    pub routes: Vec<Route>,
+}
+
+/// One task of an assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedTask {
+    /// Its id, and its container's name.
+    pub id: TaskId,
+    /// Whose it is.
+    pub project: ProjectName,
+    /// Which service.
+    pub service: ServiceName,
+    /// Which replica.
+    pub slot: Slot,
+    /// What it is made of: a key of [`Assignment::templates`].
+    pub template: TemplateHash,
+    /// What shall become of it.
+    pub desired: Desired,
+}
+
+/// What the services of a project share on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// Networks, by their key.
+    pub networks: BTreeMap<NetworkName, Network>,
+    /// Volumes, by their key.
+    pub volumes: BTreeMap<VolumeName, Volume>,
+}
+
+/// A published port and the tasks behind it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Route {
+    /// Whose it is.
+    pub project: ProjectName,
+    /// Which service.
+    pub service: ServiceName,
+    /// The port; `published` is always set.
+    pub port: Port,
+    /// The tasks that may be given connections, sorted; the agent picks among those that it sees healthy.
+    pub backends: Vec<TaskId>,
+}
+
+impl Assignment {
+    /// An assignment of nothing: what a node has before it was ever told anything.
+    pub fn empty(node: NodeId) -> Self {
+        Self {
+            cluster: String::new(),
+            epoch: 0,
+            generation: Revision(0),
+            node,
+            tasks: Vec::new(),
+            templates: BTreeMap::new(),
+            projects: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Whether a node that follows `self` may follow `next` from now on, or why not.
+    pub fn superseded_by(&self, next: &Self) -> Result<(), Refusal> {
+        if self.node != next.node {
+            return Err(Refusal::OtherNode { ours: self.node.clone(), theirs: next.node.clone() });
+        }
+        if !self.cluster.is_empty() && self.cluster != next.cluster {
+            return Err(Refusal::OtherCluster { ours: self.cluster.clone(), theirs: next.cluster.clone() });
+        }
+        let (ours, theirs) = ((self.epoch, self.generation), (next.epoch, next.generation));
+        if theirs < ours {
+            return Err(Refusal::Older { ours: self.generation, theirs: next.generation });
+        }
+        Ok(())
+    }
+
+    /// Whether both say the same, whatever commit they were computed from.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.cluster == other.cluster
+            && self.epoch == other.epoch
+            && self.tasks == other.tasks
+            && self.routes == other.routes
+            && self.templates == other.templates
+            && self.projects == other.projects
+            && self.configs == other.configs
+    }
+}
+
+/// Why an agent does not obey an assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// It is for somebody else.
+    #[error("the assignment is for node {theirs}, this is node {ours}")]
+    OtherNode {
+        /// This node.
+        ours: NodeId,
+        /// The node it names.
+        theirs: NodeId,
+    },
+    /// It comes from a control plane with another store.
+    #[error("the assignment is from cluster {theirs}, this node belongs to cluster {ours}")]
+    OtherCluster {
+        /// The cluster this node follows.
+        ours: String,
+        /// The cluster it names.
+        theirs: String,
+    },
+    /// It is older than what the node already follows.
+    #[error("the assignment has generation {theirs}, this node already follows {ours}")]
+    Older {
+        /// What the node follows.
+        ours: Revision,
+        /// What it was sent.
+        theirs: Revision,
+    },
+}

@@ -1,0 +1,230 @@
+//! Everything that one node observes, whole. Reports carry ages, never wall-clock times, so skewed clocks hurt nobody.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::TaskId;
+use crate::node::NodeInfo;
+use crate::quantity::{Millis, Revision};
+
+/// What an agent says, on every change and every second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The machine.
+    pub info: NodeInfo,
+    /// The cluster, epoch and generation of the assignment that the agent acts and routes by.
+    pub following: Following,
+    /// Whether the Engine answers.
+    pub engine: Engine,
+    /// Every container of ours on the node, sorted by id, also those that no assignment names any more.
+    pub tasks: Vec<TaskReport>,
+    /// Every published port that could not be opened, sorted, with the reason.
+    #[serde(default)]
+    pub closed_ports: Vec<ClosedPort>,
+}
+
+/// Which assignment an agent follows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Following {
+    /// The cluster's id; empty before the first assignment.
+    pub cluster: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its generation.
+    pub generation: Revision,
+}
+
+/// Whether the node's Engine answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Engine {
+    /// It answers; what the report says about tasks is fresh.
+    Up,
+    /// It refuses connections or does not answer in time; tasks are reported as they were last seen.
+    Down {
+        /// What happened.
+        reason: String,
+        /// Since when.
+        age: Millis,
+    },
+}
+
+/// A published port that the node could not open.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ClosedPort {
+    /// The port on the node.
+    pub port: u16,
+    /// Why, with what to do.
+    pub reason: String,
+}
+
+/// One task as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Its id.
+    pub id: TaskId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How long it has stood there.
+    pub age: Millis,
+    /// How often the agent has started it again since it was made.
+    pub restarts: u32,
+    /// Connections that the agent holds open to it.
+    pub connections: u32,
+}
+
+/// Where a task stands on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Known to the agent, not yet begun.
+    Pending,
+    /// Its image is being fetched.
+    Pulling {
+        /// How far, for people: `12.3 MiB of 80.1 MiB`.
+        progress: String,
+    },
+    /// Its container is being made and started.
+    Creating,
+    /// Its process runs.
+    Running {
+        /// Whether it serves.
+        health: Health,
+        /// Its address on the node, where it has one of its own.
+        #[schema(value_type = Option<String>)]
+        address: Option<IpAddr>,
+    },
+    /// Its process ended, or it could not be made; it is tried again after a wait.
+    Waiting {
+        /// What went wrong.
+        failure: Failure,
+        /// How long until the next try.
+        retry_in: Millis,
+    },
+    /// It was asked to stop.
+    Stopping,
+    /// Its process ended and its restart policy says that this is the end: success with exit code 0.
+    Exited {
+        /// What the process returned.
+        exit: Exit,
+    },
+}
+
+/// Whether a running task serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Health {
+    /// Not known yet.
+    Starting,
+    /// It serves.
+    Healthy,
+    /// It does not.
+    Unhealthy {
+        /// What the last probe said.
+        reason: String,
+    },
+}
+
+/// What went wrong with a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Failure {
+    /// Its process ended.
+    Exited {
+        /// How.
+        exit: Exit,
+    },
+    /// The agent or the Engine could not do what was needed.
+    Refused {
+        /// Which operation failed, and why: the error with all its causes.
+        reason: String,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Exit {
+    /// Its exit code; 128 + n for signal n.
+    pub code: i64,
+    /// The kernel killed it for memory.
+    #[serde(default)]
+    pub out_of_memory: bool,
+    /// The last lines it wrote, at most 2 KiB.
+    #[serde(default)]
+    pub last_words: String,
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Whether it serves.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self, Self::Running { health: Health::Healthy, .. })
+    }
+
+    /// Whether its process has at least been started.
+    pub fn has_started(&self) -> bool {
+        match self {
+            Self::Running { .. }
+            | Self::Stopping
+            | Self::Exited { .. }
+            | Self::Waiting { failure: Failure::Exited { .. }, .. } => true,
+            Self::Pending | Self::Pulling { .. } | Self::Creating | Self::Waiting { .. } => false,
+        }
+    }
+
+    /// Whether it ran to its end with exit code 0.
+    pub fn has_succeeded(&self) -> bool {
+        matches!(self, Self::Exited { exit } if exit.code == 0)
+    }
+}
+
+// === impl Display ===
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pending => f.write_str("pending"),
+            Self::Pulling { progress } => write!(f, "pulling {progress}"),
+            Self::Creating => f.write_str("creating"),
+            Self::Running { health, .. } => health.fmt(f),
+            Self::Waiting { failure, retry_in } => write!(f, "{failure}, next try in {retry_in}"),
+            Self::Stopping => f.write_str("stopping"),
+            Self::Exited { exit } if exit.code == 0 => f.write_str("completed"),
+            Self::Exited { exit } => exit.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Healthy => f.write_str("healthy"),
+            Self::Unhealthy { reason } => write!(f, "unhealthy: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { exit } => exit.fmt(f),
+            Self::Refused { reason } => f.write_str(reason),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.out_of_memory {
+            return write!(f, "killed for memory (exit code {})", self.code);
+        }
+        match self.code {
+            code @ 129..=192 => write!(f, "exited with code {code} (signal {})", code - 128),
+            code => write!(f, "exited with code {code}"),
+        }
+    }
+}
