@@ -1,1 +1,22 @@
-//! Placeholder.
+//! What is said on the wire: paths, bodies, errors, and the typed clients of both conversations.
+//!
+//! Two conversations use the same shapes and the same [`transport::Channel`]:
+//!
+//! - **users → orchestrator** ([`user`], spoken by [`client::Client`]): the REST API under `/v1`.
+//! - **orchestrator → agent** ([`node`], spoken by [`node::NodeClient`]): the agent dials the orchestrator, upgrades the
+//!   connection at [`node::LINK_PATH`], and then the roles turn round: the agent serves, the orchestrator asks.
+//!
+//! Streams are JSON lines ([`lines`]) or, for `exec`, frames ([`frame`]).
+
+pub mod client;
+pub mod clock;
+pub mod error;
+pub mod frame;
+pub mod lines;
+pub mod node;
+pub mod serve;
+pub mod transport;
+pub mod user;
+
+pub use clock::Clock;
+pub use error::{ApiError, Code};

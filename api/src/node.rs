@@ -1,0 +1,119 @@
+//! What the orchestrator asks an agent, over the connection that the agent dialled.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `PUT /assignment` | 204; 409 with a [`Refusal`](tug_model::assignment::Refusal) in the message when the agent will not obey |
+//! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
+//! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
+//! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
+//! | `GET /usage` | a list of [`TaskUse`] |
+
+use axum::body::Body;
+use futures_util::Stream;
+use http::{Method, Request, Response};
+use serde::{Deserialize, Serialize};
+use tug_model::assignment::Assignment;
+use tug_model::report::Report;
+use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
+
+use crate::client::{CallError, call, json_body, query, read_json};
+use crate::lines::{self, LineError};
+use crate::transport::Channel;
+use crate::user::{LogQuery, LogStream};
+
+/// Where an agent upgrades its connection: `GET /v1/link?node=ID` with `Upgrade: tug-link`.
+pub const LINK_PATH: &str = "/v1/link";
+/// The protocol that the connection is upgraded to: HTTP/2 with the roles turned round.
+pub const LINK_PROTOCOL: &str = "tug-link";
+
+/// The query of the upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkQuery {
+    /// Who dials.
+    pub node: NodeId,
+}
+
+/// One line of a task's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskLogLine {
+    /// When the Engine took it.
+    pub at: Timestamp,
+    /// Standard output or standard error.
+    pub stream: LogStream,
+    /// The line, without its end.
+    pub line: String,
+}
+
+/// What a task on the node uses now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskUse {
+    /// Which task.
+    pub task: TaskId,
+    /// Processor time used per time passed.
+    pub cpu: NanoCpus,
+    /// Memory in use, without the page cache.
+    pub memory: Bytes,
+    /// Its limit.
+    pub memory_limit: Option<Bytes>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Received since its start.
+    pub received: Bytes,
+    /// Sent since its start.
+    pub sent: Bytes,
+}
+
+/// Asks one agent.
+#[derive(Debug, Clone)]
+pub struct NodeClient {
+    channel: Channel,
+}
+
+impl NodeClient {
+    /// A client over `channel`.
+    pub fn new(channel: Channel) -> Self {
+        Self { channel }
+    }
+
+    /// Gives the agent its assignment. An error with the code `conflict` is a refusal.
+    pub async fn assign(&self, assignment: &Assignment) -> Result<(), CallError> {
+        let request = json_body(Method::PUT, "/assignment", assignment)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// The agent's reports, without end.
+    pub async fn reports(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Report, LineError>> + Send + Unpin + use<>, CallError> {
+        let response = call(&self.channel, get("/reports")).await?;
+        Ok(lines::read(response.into_body()))
+    }
+
+    /// A task's output.
+    pub async fn logs(
+        &self,
+        task: &TaskId,
+        lines_wanted: &LogQuery,
+    ) -> Result<impl Stream<Item = Result<TaskLogLine, LineError>> + Send + Unpin + use<>, CallError> {
+        let path = format!("/tasks/{task}/logs{}", query(lines_wanted)?);
+        let response = call(&self.channel, get(&path)).await?;
+        Ok(lines::read(response.into_body()))
+    }
+
+    /// Runs a command in a task's container; both bodies are [frames](crate::frame).
+    pub async fn exec(&self, task: &TaskId, frames: Body) -> Result<Response<Body>, CallError> {
+        let path = format!("/tasks/{task}/exec");
+        let request =
+            Request::builder().method(Method::POST).uri(path).body(frames).map_err(CallError::Request)?;
+        call(&self.channel, request).await
+    }
+
+    /// What the tasks of the node use now.
+    pub async fn usage(&self) -> Result<Vec<TaskUse>, CallError> {
+        read_json(call(&self.channel, get("/usage")).await?).await
+    }
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::builder().uri(path).body(Body::empty()).expect("paths of this file and task ids are valid URIs")
+}
