@@ -2,6 +2,7 @@
 //! `{"error":{"code":"…","field":"services.web.ports[0]","message":"…","hint":"…"},"request_id":"…"}`.
 //!
 //! The message says what is wrong, with the value; the hint says what to do. Codes are part of the contract.
+//! Where several things are wrong with one request, `error.also` has the others.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,10 @@ pub struct ApiError {
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What else is wrong with the same request, in its order; these have no `also` of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(no_recursion)]
+    pub also: Vec<ApiError>,
 }
 
 /// The body of every error response.
@@ -86,7 +91,7 @@ pub enum Code {
 impl ApiError {
     /// An error without field or hint.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, field: None, message: message.into(), hint: None }
+        Self { code, field: None, message: message.into(), hint: None, also: Vec::new() }
     }
 
     /// The same, naming the part of the request that is wrong.
@@ -101,6 +106,14 @@ impl ApiError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The first of `errors`, with the others beside it; `None` when there are none.
+    pub fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.also.extend(errors);
+        Some(first)
     }
 
     /// There is no such thing.

@@ -49,6 +49,10 @@ trait Exchange: Send + Sync {
 /// The pace of HTTP/2 keep-alive on a link: a silent peer is noticed after about three seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What one side may send on one stream before the other has read it, in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for a whole connection: so much that a stream nobody reads never holds up the others.
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 30;
 
 // === impl Channel ===
 
@@ -199,6 +203,8 @@ where
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .handshake(TokioIo::new(io))
         .await
         .map_err(TransportError::lost)?;

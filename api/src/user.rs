@@ -222,6 +222,9 @@ pub struct NodeStatus {
     pub engine: Option<Engine>,
     /// How many tasks are there.
     pub tasks: u32,
+    /// Why its agent does not obey: the refusal of the newest assignment; `None` when it obeys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// The answer of `GET /v1/info`.
