@@ -1,3 +1,6 @@
 //! Placeholder.
 
+pub mod holder;
+pub mod proxy;
+pub mod route;
 pub mod runtime;

@@ -1,0 +1,39 @@
+//! Who answers on which published port at this moment: what the balancer is told, whole, whenever it changes.
+//!
+//! Pure values. A [`Table`] is made by the agent's control loop from its assignment and from what it sees of its
+//! tasks; the balancer makes nothing of it but listeners and connections.
+
+use std::net::SocketAddr;
+
+use tug_model::spec::service::Port;
+use tug_model::{ProjectName, ServiceName, TaskId};
+
+/// Every published port of the node, with the tasks that may be given connections.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// One for every published port, in the order of the assignment. A route without backends is still listened on:
+    /// its clients wait a moment for one.
+    pub routes: Vec<TableRoute>,
+}
+
+/// A published port and the tasks behind it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableRoute {
+    /// Whose it is.
+    pub project: ProjectName,
+    /// Which service.
+    pub service: ServiceName,
+    /// The port. Only TCP ports that are balanced by the agent and have a `published` number are listened on.
+    pub port: Port,
+    /// The healthy tasks, sorted by id.
+    pub backends: Vec<Backend>,
+}
+
+/// A task that may be given connections.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// Which task.
+    pub task: TaskId,
+    /// Where it listens: its address on the node and the port inside the container.
+    pub address: SocketAddr,
+}
