@@ -1,0 +1,107 @@
+//! Everything the planner looks at, as one value: what is wanted, what was decided, and what the agents say.
+//!
+//! A world is made of ordered maps that share their structure, so a clone costs nothing and two passes over the same
+//! world see the same things in the same order.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
+use tug_model::node::Node;
+use tug_model::project::StoredProject;
+use tug_model::quantity::{Revision, Timestamp};
+use tug_model::report::Report;
+use tug_model::spec::service::Service;
+use tug_model::task::{Desired, Task, Template, TemplateHash};
+
+use super::decision::{Change, Decision, Plan};
+
+/// The state of the store at one revision, and what was observed when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct World {
+    /// The commit that this is the state after.
+    pub revision: Revision,
+    /// What is wanted.
+    pub projects: OrdMap<ProjectName, Arc<StoredProject>>,
+    /// What was decided.
+    pub tasks: OrdMap<TaskId, Arc<Task>>,
+    /// What the tasks are made of.
+    pub templates: OrdMap<TemplateHash, Arc<Template>>,
+    /// The machines.
+    pub nodes: OrdMap<NodeId, Arc<Node>>,
+    /// What the agents say.
+    pub observed: Arc<Observed>,
+}
+
+/// What the agents say, each for its own node. Nothing of it is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// By node; a node that has said nothing since the orchestrator started may be missing.
+    pub nodes: OrdMap<NodeId, Arc<NodeObserved>>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeObserved {
+    /// Its agent is connected and reports. While it is not, nothing is concluded from what it said last.
+    pub connected: bool,
+    /// Its newest report; `None`: none since the orchestrator started.
+    pub report: Option<Arc<Report>>,
+    /// When that came.
+    pub received_at: Timestamp,
+    /// The newest store revision whose assignment the agent follows: what it acknowledged says the same as the
+    /// assignment of that revision.
+    pub acked: Revision,
+}
+
+// === impl World ===
+
+impl World {
+    /// The service as it is wanted; `None` when it is not.
+    pub fn service(&self, project: &ProjectName, service: &ServiceName) -> Option<&Service> {
+        self.projects.get(project)?.spec.services.get(service)
+    }
+
+    /// The world after a plan for it was committed at `now`: the store's next revision, nothing new observed.
+    #[must_use]
+    pub fn after(&self, plan: &Plan, now: Timestamp) -> Self {
+        let mut next = self.clone();
+        if plan.decisions.is_empty() {
+            return next;
+        }
+        next.revision = self.revision.next();
+        for decision in &plan.decisions {
+            next.make(decision, self.revision.next(), now);
+        }
+        let used: BTreeSet<&TemplateHash> = next.tasks.values().map(|task| &task.template).collect();
+        next.templates = next
+            .templates
+            .iter()
+            .filter(|(hash, _)| used.contains(hash))
+            .map(|(hash, template)| (hash.clone(), Arc::clone(template)))
+            .collect();
+        next
+    }
+
+    fn make(&mut self, decision: &Decision, revision: Revision, now: Timestamp) {
+        match &decision.change {
+            Change::Create(create) => {
+                let task = create.task(revision, now);
+                self.templates.insert(create.hash.clone(), Arc::clone(&create.template));
+                self.tasks.insert(task.id.clone(), Arc::new(task));
+            }
+            Change::Drain(id) => self.put_desired(id, Desired::Drain { since: revision, at: now }),
+            Change::Stop(id) => self.put_desired(id, Desired::Stop { since: revision }),
+            Change::Forget(id) => {
+                self.tasks.remove(id);
+            }
+        }
+    }
+
+    fn put_desired(&mut self, id: &TaskId, desired: Desired) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            Arc::make_mut(task).desired = desired;
+        }
+    }
+}
