@@ -1,0 +1,4 @@
+//! Tests of the store as a whole: each opens real stores, on a disk in memory or in a temporary folder.
+
+mod basics;
+mod support;
