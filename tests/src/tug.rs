@@ -1,0 +1,307 @@
+//! A Tug of its own for a test: control plane and node as two processes on this machine's real Engine, with a folder
+//! of their own. Whatever happens, its containers, networks, volumes and processes are gone at the end.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+use tug_api::client::Client;
+use tug_api::transport::Channel;
+use tug_model::ProjectName;
+use tug_model::status::{ProjectStatus, ServiceStatus};
+
+use crate::docker;
+
+/// How long a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The machine has two cores and one Engine: tests with real containers take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A running Tug.
+#[derive(Debug)]
+pub struct Tug {
+    folder: TempDir,
+    node: String,
+    server: Option<Child>,
+    agent: Option<Child>,
+    docker: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
+
+// === impl Tug ===
+
+impl Tug {
+    /// Starts control plane and node, and waits until the node is connected.
+    pub async fn start() -> Result<Self> {
+        Self::start_on(docker::socket()).await
+    }
+
+    /// The same, with the Engine behind another socket.
+    pub async fn start_on(docker: PathBuf) -> Result<Self> {
+        let turn = TURN.lock().await;
+        docker::require().await?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let node = format!("test-{}-{number}", std::process::id());
+        let folder = TempDir::with_prefix("tug-test-")?;
+        let mut tug = Self { folder, node, server: None, agent: None, docker, _turn: turn };
+        tug.start_server()?;
+        tug.start_agent()?;
+        tug.until_connected().await?;
+        Ok(tug)
+    }
+
+    /// A project name that no other test uses.
+    pub fn project(&self, name: &str) -> ProjectName {
+        ProjectName::parse(&format!("{name}-{}", self.node))
+            .expect("node ids and test names make project names")
+    }
+
+    /// The name of the node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The folder of this Tug.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The orchestrator's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("tug.sock")
+    }
+
+    /// A client of the API.
+    pub fn client(&self) -> Client {
+        Client::new(Channel::unix(self.socket()))
+    }
+
+    // --- the two processes ---
+
+    /// Starts the orchestrator.
+    pub fn start_server(&mut self) -> Result<()> {
+        ensure!(self.server.is_none(), "the orchestrator runs already");
+        let state = self.folder.path().join("server");
+        self.server = Some(self.daemon("server", &["--state-dir", &state.to_string_lossy()])?);
+        Ok(())
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&mut self) -> Result<()> {
+        ensure!(self.agent.is_none(), "the agent runs already");
+        self.agent = Some(self.spawn_agent()?);
+        Ok(())
+    }
+
+    /// Ends the orchestrator by `signal` and waits until it is gone.
+    pub async fn end_server(&mut self, signal: Signal) -> Result<()> {
+        end(self.server.take().context("the orchestrator does not run")?, signal).await
+    }
+
+    /// Ends the agent by `signal` and waits until it is gone.
+    pub async fn end_agent(&mut self, signal: Signal) -> Result<()> {
+        end(self.agent.take().context("the agent does not run")?, signal).await
+    }
+
+    /// Starts a second agent beside the one that runs, and ends that one: an upgrade.
+    pub async fn replace_agent(&mut self) -> Result<()> {
+        let old = self.agent.take().context("the agent does not run")?;
+        end(old, Signal::TERM).await?;
+        self.start_agent()
+    }
+
+    /// The process id of the orchestrator.
+    pub fn server_id(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
+    /// The process id of the agent.
+    pub fn agent_id(&self) -> Option<u32> {
+        self.agent.as_ref().map(Child::id)
+    }
+
+    fn spawn_agent(&self) -> Result<Child> {
+        let state = self.folder.path().join("agent");
+        let docker = self.docker.to_string_lossy().into_owned();
+        self.daemon(
+            "agent",
+            &["--state-dir", &state.to_string_lossy(), "--docker", &docker, "--node", &self.node],
+        )
+    }
+
+    fn daemon(&self, name: &str, arguments: &[&str]) -> Result<Child> {
+        let log =
+            File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.log")))?;
+        let mut command = self.command(&[name]);
+        command.args(arguments).env("TUG_LOG", "debug").stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("start tug {name}"))
+    }
+
+    // --- the command line ---
+
+    /// A command of the `tug` binary against this orchestrator.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.current_dir(self.folder.path()).arg("--socket").arg(self.socket()).args(arguments);
+        command.env_remove("DOCKER_HOST").env("NO_COLOR", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `tug` to its end, whatever its exit code.
+    pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().context("run tug")).await?
+    }
+
+    /// Runs `tug`, expects success, and gives its standard output.
+    pub async fn ok(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments).await?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "tug {arguments:?}: {}\n{out}\n{err}\n{}",
+            output.status,
+            self.logs()
+        );
+        Ok(out.into_owned())
+    }
+
+    /// Writes `manifest` to a file, applies it and waits until it has settled.
+    pub async fn apply(&self, manifest: &str) -> Result<String> {
+        let path = self.write("compose.yaml", manifest)?;
+        self.ok(&["apply", "--yes", "--file", &path.to_string_lossy()]).await
+    }
+
+    /// Writes a file into this Tug's folder.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    // --- waiting ---
+
+    /// Waits until the node is connected.
+    pub async fn until_connected(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.ended() {
+                bail!("a daemon ended: {status}\n{}", self.logs());
+            }
+            if self.client().nodes().await.is_ok_and(|nodes| nodes.iter().any(|node| node.connected)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the node did not connect\n{}", self.logs())
+    }
+
+    /// How one of the daemons ended, if one did.
+    fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let mut daemons = [&mut self.server, &mut self.agent].into_iter().flatten();
+        daemons.find_map(|daemon| daemon.try_wait().ok().flatten())
+    }
+
+    /// Waits until `project` satisfies `condition`, and gives its status then.
+    pub async fn until(
+        &self,
+        project: &ProjectName,
+        what: &str,
+        condition: impl Fn(&ProjectStatus) -> bool,
+    ) -> Result<ProjectStatus> {
+        let start = Instant::now();
+        let client = self.client();
+        let mut last = None;
+        while start.elapsed() < PATIENCE {
+            if let Ok(status) = client.status(project).await {
+                if condition(&status) {
+                    return Ok(status);
+                }
+                last = Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("waited for {what}; last status: {last:#?}\n{}", self.logs())
+    }
+
+    /// Waits until everything of `project` is as wanted.
+    pub async fn until_settled(&self, project: &ProjectName) -> Result<ProjectStatus> {
+        self.until(project, "the project to settle", |status| status.settled).await
+    }
+
+    /// What both daemons logged, the last lines of each.
+    pub fn logs(&self) -> String {
+        let tail_of = |name: &str| {
+            let log =
+                std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default();
+            format!("--- {name}.log\n{}\n", tail.join("\n"))
+        };
+        tail_of("server") + &tail_of("agent")
+    }
+}
+
+impl Drop for Tug {
+    fn drop(&mut self) {
+        for child in [self.server.take(), self.agent.take()].into_iter().flatten() {
+            // What cannot be ended here has ended already.
+            let _ = end_now(child);
+        }
+        let mut release = Command::new(program());
+        release.arg("hold").arg("--release").arg("--state-dir").arg(self.folder.path().join("agent"));
+        let _ = release.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        docker::remove_all_of(&self.node);
+    }
+}
+
+/// The named service of a project.
+pub fn service<'a>(status: &'a ProjectStatus, name: &str) -> &'a ServiceStatus {
+    let found = status.services.iter().find(|service| service.name.as_str() == name);
+    found.unwrap_or_else(|| panic!("no service {name} in {status:?}"))
+}
+
+/// A TCP port of this machine that nobody uses at this moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("0.0.0.0", 0)).expect("a free port");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// The `tug` binary beside this test.
+pub fn program() -> PathBuf {
+    let mut folder = std::env::current_exe().expect("this program has a path");
+    folder.pop();
+    if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder.pop();
+    }
+    let program = folder.join("tug");
+    assert!(
+        program.exists(),
+        "{} is missing: build it with `cargo build --package tug-cli`",
+        program.display()
+    );
+    program
+}
+
+async fn end(mut child: Child, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_child(&child), signal)?;
+    let waited = tokio::task::spawn_blocking(move || child.wait());
+    tokio::time::timeout(PATIENCE, waited).await.context("a daemon does not end")???;
+    Ok(())
+}
+
+fn end_now(mut child: Child) -> std::io::Result<()> {
+    child.kill()?;
+    child.wait().map(drop)
+}
