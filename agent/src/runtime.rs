@@ -1,6 +1,6 @@
 //! The seam to the container engine: what the agent asks of it, in the agent's own words.
 //!
-//! [`Runtime`] is implemented by `docker::Docker` and, in the simulation, by a fake. What goes in and comes out is
+//! [`Runtime`] is implemented by [`docker::Docker`] and, in the simulation, by a fake. What goes in and comes out is
 //! plain data; nothing outside this module knows bollard. Rules that every implementation keeps:
 //!
 //! - It only ever sees and touches containers whose labels name this node ([`label::NODE`]).
@@ -9,10 +9,12 @@
 //! - Errors and `Debug` never show the values of environment variables.
 
 pub mod deadline;
+pub mod docker;
 mod error;
 mod found;
 pub mod label;
 mod session;
+mod translate;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,0 +1,183 @@
+//! A small web service in nothing but the standard library: the example that Tug's demo and its tests run.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `/`, `/api/hello` | which replica served |
+//! | `/version` | the variable `VERSION` |
+//! | `/healthz` | 200; 503 after `/break`, until `/mend`, or while `/tmp/unhealthy` exists |
+//! | `/slow?ms=500` | after that time |
+//! | `/crash` | none: the process ends with code 7 |
+//!
+//! It listens on the port in the variable `PORT` (8080). The first argument chooses what it does; without one it
+//! serves. Build it with `rustc --edition 2024 -O -C target-feature=+crt-static main.rs`: the program is then all that
+//! an image needs.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// The service says that it is ill.
+static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+
+fn main() {
+    end_on_sigterm();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<usize>().ok());
+    match arguments.first().map_or("serve", String::as_str) {
+        "serve" => serve(),
+        "sleep" => thread::sleep(Duration::from_secs(u64::MAX)),
+        "exit" => exit(number(1).unwrap_or(0) as i32),
+        // print LINES [WIDTH]
+        "print" => print(number(1).unwrap_or(1), number(2).unwrap_or(0)),
+        "log-burst" => print(usize::MAX, 100),
+        "cat" => drop(io::copy(&mut io::stdin(), &mut io::stdout())),
+        "env" => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        "healthcheck" => healthcheck(),
+        other => {
+            eprintln!("`{other}` is none of serve, sleep, exit, print, log-burst, cat, env, healthcheck");
+            exit(2);
+        }
+    }
+}
+
+fn variable(name: &str, otherwise: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
+}
+
+fn port() -> u16 {
+    variable("PORT", "8080").parse().expect("PORT is a number")
+}
+
+// === serve ===
+
+fn serve() {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port())).expect("the port is free");
+    println!("hello {} listens on port {}", variable("VERSION", "1"), port());
+    for connection in listener.incoming() {
+        let Ok(connection) = connection else { continue };
+        // A thread for each connection is plenty with stacks this small. Where there is none left, the client sees a
+        // closed connection and the service lives on.
+        let _ = thread::Builder::new().stack_size(64 << 10).spawn(|| converse(connection));
+    }
+}
+
+/// Answers one request after the other, until the client has no more.
+fn converse(connection: TcpStream) -> io::Result<()> {
+    connection.set_read_timeout(Some(Duration::from_secs(60)))?;
+    connection.set_nodelay(true)?;
+    let mut requests = BufReader::new(connection.try_clone()?);
+    while let Some(target) = read_request(&mut requests)? {
+        let (status, body) = answer(&target);
+        let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        (&connection).write_all((head + &body).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What the next request asks for, such as `/slow?ms=5`; `None` at the end.
+fn read_request(requests: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut first = String::new();
+    requests.take(8192).read_line(&mut first)?;
+    let Some(target) = first.split(' ').nth(1) else { return Ok(None) };
+    let mut body = 0;
+    loop {
+        let mut line = String::new();
+        requests.take(8192).read_line(&mut line)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(length) = line.strip_prefix("content-length:") {
+            body = length.trim().parse().unwrap_or(0);
+        }
+    }
+    io::copy(&mut requests.take(body), &mut io::sink())?;
+    Ok(Some(target.to_owned()))
+}
+
+fn answer(target: &str) -> (&'static str, String) {
+    const OK: &str = "200 OK";
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    match path {
+        "/" => (OK, format!("hello from {}\n", variable("HOSTNAME", "here"))),
+        "/api/hello" => (OK, whoami()),
+        "/version" => (OK, variable("VERSION", "1") + "\n"),
+        "/healthz" if IS_BROKEN.load(Ordering::Relaxed) || Path::new("/tmp/unhealthy").exists() => {
+            ("503 Service Unavailable", "ill\n".to_owned())
+        }
+        "/healthz" => (OK, "well\n".to_owned()),
+        "/break" | "/mend" => {
+            IS_BROKEN.store(path == "/break", Ordering::Relaxed);
+            (OK, String::new())
+        }
+        "/slow" => {
+            let time = query.strip_prefix("ms=").and_then(|text| text.parse().ok()).unwrap_or(1000);
+            thread::sleep(Duration::from_millis(time));
+            (OK, format!("after {time} ms\n"))
+        }
+        "/crash" => {
+            eprintln!("crashing, as asked");
+            exit(7);
+        }
+        _ => ("404 Not Found", format!("there is no {path:?}\n")),
+    }
+}
+
+fn whoami() -> String {
+    let host = variable("HOSTNAME", "here");
+    let replica = variable("REPLICA", "");
+    let version = variable("VERSION", "1");
+    let pid = std::process::id();
+    // `Debug` of such plain text is a JSON string.
+    format!("{{\"host\":{host:?},\"replica\":{replica:?},\"version\":{version:?},\"pid\":{pid}}}\n")
+}
+
+// === the rest ===
+
+/// Asks the service beside it how it is: for a health check in an image that has no shell and no curl.
+fn healthcheck() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port()));
+    let ask = || {
+        let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut status = String::new();
+        BufReader::new(connection).read_line(&mut status)?;
+        io::Result::Ok(status.trim().to_owned())
+    };
+    let status = ask().unwrap_or_else(|error| error.to_string());
+    println!("{status}");
+    exit(if status.contains(" 200 ") { 0 } else { 1 });
+}
+
+fn print(lines: usize, width: usize) {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for line in 1..=lines {
+        let text = format!("{:.<width$}", format!("line {line}"));
+        if writeln!(out, "{text}").is_err() {
+            return;
+        }
+    }
+    let _ = out.flush();
+    eprintln!("printed {lines} lines");
+}
+
+/// The first process of a container is sent no signal that it has no handler for, so without this, stopping it would
+/// take the whole grace period. The standard library has no handlers; the C library, which it stands on, does.
+fn end_on_sigterm() {
+    unsafe extern "C" {
+        safe fn signal(number: i32, handler: extern "C" fn(i32)) -> usize;
+        safe fn _exit(code: i32) -> !;
+    }
+    extern "C" fn end(_: i32) {
+        _exit(0)
+    }
+    const SIGTERM: i32 = 15;
+    signal(SIGTERM, end);
+}
