@@ -18,5 +18,7 @@ pub mod serve;
 pub mod transport;
 pub mod user;
 
+/// The body of requests and responses, for callers that have no HTTP stack of their own.
+pub use axum::body::Body;
 pub use clock::Clock;
 pub use error::{ApiError, Code};
