@@ -1,4 +1,5 @@
 //! Tests of the store as a whole: each opens real stores, on a disk in memory or in a temporary folder.
 
 mod basics;
+mod journal;
 mod support;

@@ -13,7 +13,7 @@ use tug_model::spec::service::Restart;
 use tug_model::task::{Desired, Task, Template};
 use tug_model::{NodeId, ProjectName, Revision, ServiceName, Slot, TaskId, Timestamp};
 
-use crate::store::{self, Change, CommitError, Config, Expect, OpenError, Remembered, State, Store};
+use crate::store::{self, Backing, Change, CommitError, Config, Expect, OpenError, Remembered, State, Store};
 
 /// A store whose writer runs.
 pub(super) struct Running {
@@ -170,4 +170,15 @@ pub(super) fn series(n: u64) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// The names of the files of a store.
+pub(super) fn names(config: &Config) -> Vec<String> {
+    match &config.backing {
+        Backing::Memory(disk) => disk.files().into_keys().collect(),
+        Backing::Folder(folder) => {
+            let files = std::fs::read_dir(folder).unwrap();
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
 }
