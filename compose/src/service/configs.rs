@@ -1,0 +1,81 @@
+//! `configs` and `secrets` of a service: contents of the project, shown as files.
+
+use std::path::Path;
+
+use tug_model::spec::container::{ConfigMount, Container};
+
+use crate::context::normalize;
+use crate::reader::{Cursor, Fields};
+use crate::schema;
+
+/// Reads the mounts into `container`; their hashes are filled in when the contents are known.
+pub(super) fn read<'a>(fields: &Fields<'a>, container: &mut Container) -> Vec<(String, Cursor<'a>)> {
+    if let Some(cursor) = fields.get("secrets") {
+        let is_used = !cursor.items().is_empty();
+        if is_used {
+            cursor.refuse("secrets", "not yet: secrets");
+        }
+    }
+    let mut used = Vec::new();
+    for item in fields.get("configs").map(|cursor| cursor.items()).unwrap_or_default() {
+        let Some(mount) = mount(&item) else { continue };
+        if container.configs.iter().any(|other| other.target == mount.target) {
+            item.error(format!("something is mounted at `{}` already", mount.target));
+            continue;
+        }
+        used.push((mount.config.clone(), item));
+        container.configs.push(mount);
+    }
+    used
+}
+
+fn mount(item: &Cursor<'_>) -> Option<ConfigMount> {
+    if !item.is_map() {
+        let config = item.filled()?;
+        let target = format!("/{config}");
+        return Some(ConfigMount { config, hash: String::new(), target, mode: None, uid: None, gid: None });
+    }
+    let fields = item.fields(&schema::FILE_GRANT)?;
+    let Some(config) = fields.text("source") else {
+        fields.missing("source");
+        return None;
+    };
+    let target = match fields.get("target") {
+        None => format!("/{config}"),
+        Some(cursor) => {
+            let text = cursor.filled()?;
+            if text.split('/').any(|part| part == "..") {
+                cursor.error("write the path without `..`");
+            }
+            normalize(&Path::new("/").join(text)).display().to_string()
+        }
+    };
+    Some(ConfigMount {
+        config,
+        hash: String::new(),
+        target,
+        mode: fields.get("mode").and_then(|cursor| octal(&cursor)),
+        uid: fields.number("uid", 0..=u32::MAX),
+        gid: fields.number("gid", 0..=u32::MAX),
+    })
+}
+
+/// Permission bits: `0440` or `0o440` is octal, as everywhere; a plain number is one in YAML too, and means what its
+/// decimal digits say.
+pub(super) fn octal(cursor: &Cursor<'_>) -> Option<u32> {
+    let text = cursor.text()?;
+    let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix('0')).filter(|rest| !rest.is_empty());
+    let bits = match digits {
+        Some(digits) => u32::from_str_radix(digits, 8).ok(),
+        None if cursor.is_number() => text.parse().ok(),
+        None => u32::from_str_radix(&text, 8).ok(),
+    };
+    let Some(bits) = bits.filter(|bits| *bits <= 0o7777) else {
+        cursor.error_with_hint(format!("{} is not a mode", cursor.node.shown()), "write e.g. 0440");
+        return None;
+    };
+    if digits.is_none() && cursor.is_number() && bits > 0 {
+        cursor.warning(format!("{text} is a decimal number and means 0{bits:o}; write octal as 0{text}"));
+    }
+    Some(bits)
+}

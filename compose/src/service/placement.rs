@@ -1,0 +1,62 @@
+//! `deploy.placement`: on which nodes the replicas may run.
+
+use tug_model::spec::deploy::{Constraint, Placement};
+
+use crate::reader::Cursor;
+use crate::schema;
+use crate::suggest::nearest;
+
+pub(super) fn read(cursor: &Cursor<'_>) -> Placement {
+    let Some(fields) = cursor.fields(&schema::PLACEMENT) else { return Placement::default() };
+    let items = fields.get("constraints").map(|cursor| cursor.items()).unwrap_or_default();
+    Placement {
+        constraints: items.iter().filter_map(constraint).collect(),
+        max_replicas_per_node: fields.number("max_replicas_per_node", 0..=10_000).filter(|most| *most > 0),
+    }
+}
+
+/// `node.role == manager`, `node.labels.disk!=ssd`.
+fn constraint(item: &Cursor<'_>) -> Option<Constraint> {
+    let text = item.text()?;
+    let split = |operator: &str| text.split_once(operator);
+    let (attribute, equal, value) = match (split("!="), split("==")) {
+        (Some((attribute, value)), _) => (attribute, false, value),
+        (None, Some((attribute, value))) => (attribute, true, value),
+        (None, None) => {
+            item.error(format!("\"{text}\" is not ATTRIBUTE==VALUE or ATTRIBUTE!=VALUE"));
+            return None;
+        }
+    };
+    let (attribute, value) = (attribute.trim(), value.trim());
+    check_attribute(item, attribute)?;
+    if value.is_empty() {
+        item.error(format!("nothing follows `{attribute}` to compare it with"));
+        return None;
+    }
+    Some(Constraint { attribute: attribute.to_owned(), equal, value: value.to_owned() })
+}
+
+fn check_attribute(item: &Cursor<'_>, attribute: &str) -> Option<()> {
+    const PLAIN: [&str; 5] =
+        ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"];
+    if PLAIN.contains(&attribute) {
+        return Some(());
+    }
+    if attribute.strip_prefix("node.labels.").is_some_and(|label| !label.is_empty()) {
+        return Some(());
+    }
+    if attribute.starts_with("engine.labels.") {
+        item.refuse("placement", "not yet: labels of the Engine; use labels of the node");
+        return None;
+    }
+    let message =
+        format!("`{attribute}` is not known of a node: use {} or node.labels.NAME", PLAIN.join(", "));
+    item.report.add(
+        crate::Level::Error,
+        item.place(),
+        &item.path,
+        message,
+        nearest(attribute, PLAIN.into_iter()),
+    );
+    None
+}
