@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bollard::Docker;
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerCreateBody, ContainerSummary};
 use bollard::query_parameters::{
-    KillContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    CreateContainerOptionsBuilder, KillContainerOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, StartContainerOptions,
 };
 
 const HOW_TO_GET_IT: &str = "these tests need a running Docker Engine: install one with `sudo apt-get install docker.io` \
@@ -80,4 +82,71 @@ async fn remove_labelled(label: &str) -> Result<()> {
         docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await?;
     }
     Ok(())
+}
+
+/// Waits until a container runs.
+pub async fn until_running(container: &str) -> Result<()> {
+    let engine = connect()?;
+    let running = async {
+        loop {
+            let found = engine.inspect_container(container, None).await;
+            if found.is_ok_and(|found| found.state.and_then(|state| state.running) == Some(true)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .with_context(|| format!("{container} does not run"))
+}
+
+/// A container that is not Tug's.
+#[derive(Debug)]
+pub struct Stray {
+    engine: Docker,
+    id: String,
+}
+
+impl Stray {
+    /// Starts one.
+    pub async fn start(image: &str, name: &str) -> Result<Self> {
+        let engine = connect()?;
+        let body = ContainerCreateBody { image: Some(image.to_owned()), ..ContainerCreateBody::default() };
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let id = engine.create_container(Some(options), body).await?.id;
+        let stray = Self { engine, id };
+        stray.engine.start_container(&stray.id, None::<StartContainerOptions>).await?;
+        Ok(stray)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it still runs.
+    pub async fn is_running(&self) -> Result<bool> {
+        let found = self.engine.inspect_container(&self.id, None).await?;
+        Ok(found.state.and_then(|state| state.running) == Some(true))
+    }
+
+    /// Removes it.
+    pub async fn remove(self) -> Result<()> {
+        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        Ok(self.engine.remove_container(&self.id, Some(force)).await?)
+    }
+}
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        let (engine, id) = (self.engine.clone(), std::mem::take(&mut self.id));
+        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        let removed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(engine.remove_container(&id, Some(force))).ok()
+        });
+        // It is gone already after a call of `remove`.
+        let _ = removed.join();
+    }
 }

@@ -4,5 +4,6 @@
 
 pub mod docker;
 pub mod fake;
+pub mod image;
 pub mod load;
 pub mod tug;

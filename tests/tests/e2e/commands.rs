@@ -1,0 +1,53 @@
+//! The command line, command by command, the way people and scripts use it.
+
+use anyhow::Result;
+
+use crate::Web;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_around() -> Result<()> {
+    let web = Web::start("look", 2).await?;
+    let service = web.service();
+
+    let listed: serde_json::Value = serde_json::from_str(&web.tug.ok(&["ls", "-o", "json"]).await?)?;
+    assert_eq!(listed[0]["name"], web.project.as_str());
+    let table = web.tug.ok(&["ps", &service]).await?;
+    assert_eq!(table.matches("healthy").count(), 2, "{table}");
+    let wide = web.tug.ok(&["ps", &service, "-o", "wide"]).await?;
+    assert!(wide.contains(web.tug.node()), "{wide}");
+    let yaml = web.tug.ok(&["ps", &service, "-o", "yaml"]).await?;
+    assert!(yaml.contains("phase: running"), "{yaml}");
+
+    let code = web.tug.run(&["exec", &service, "--", "/hello", "exit", "7"]).await?;
+    assert_eq!(code.status.code(), Some(7), "{}", String::from_utf8_lossy(&code.stderr));
+    let logs = web.tug.ok(&["logs", "--tail", "1", &service]).await?;
+    assert_eq!(logs.lines().count(), 2, "one line of each replica: {logs}");
+    let events = web.tug.ok(&["events", web.project.as_str()]).await?;
+    assert!(events.contains("healthy"), "{events}");
+    let top = web.tug.ok(&["top", "-o", "json"]).await?;
+    assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&top)?.len(), 2, "{top}");
+
+    let unknown = web.tug.run(&["ps", "wbe"]).await?;
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && said.contains("web"), "a typo is met with what there is: {said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_from_the_file_is_removed_and_its_volume_stays() -> Result<()> {
+    let web = Web::start("gone", 1).await?;
+    let more = format!(
+        "{}  extra:\n    image: {}\n    pull_policy: never\n    init: true\n    volumes: ['data:/data']\nvolumes:\n  data:\n",
+        web.manifest(1, "1"),
+        web.image
+    );
+    web.tug.apply(&more).await?;
+    let volume = format!("{}_data", web.project);
+    let engine = tug_tests::docker::connect()?;
+    engine.inspect_volume(&volume).await?;
+    web.tug.apply(&web.manifest(1, "1")).await?;
+    let status = web.tug.until_settled(&web.project).await?;
+    assert_eq!(status.services.len(), 1, "{status:#?}");
+    engine.inspect_volume(&volume).await?;
+    Ok(())
+}

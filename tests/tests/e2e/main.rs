@@ -1,0 +1,62 @@
+//! Users' sentences, on the machine's real Engine, with the real `tug` binary: orchestrator and agent as processes,
+//! containers, sockets, files. The tests take turns; each cleans up whatever happens.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+mod commands;
+mod durability;
+mod examples;
+mod healing;
+mod survival;
+mod traffic;
+
+use anyhow::Result;
+use tug_tests::image;
+use tug_tests::tug::{Tug, free_port};
+
+/// The example program's image, built here: its name.
+async fn hello_image() -> String {
+    let name = "tug-test-hello:1";
+    image::hello_image(name).await;
+    name.to_owned()
+}
+
+/// A project of one service `web` of the example program, behind a free port.
+struct Web {
+    tug: Tug,
+    project: tug_model::ProjectName,
+    image: String,
+    port: u16,
+}
+
+impl Web {
+    /// Starts Tug and deploys `replicas` of it.
+    async fn start(name: &str, replicas: u32) -> Result<Self> {
+        let tug = Tug::start().await?;
+        let web = Self { project: tug.project(name), tug, image: hello_image().await, port: free_port() };
+        web.tug.apply(&web.manifest(replicas, "1")).await?;
+        Ok(web)
+    }
+
+    /// Its manifest, with `version` in the environment.
+    fn manifest(&self, replicas: u32, version: &str) -> String {
+        let Self { project, image, port, .. } = self;
+        format!(
+            "name: {project}\n\
+             services:\n  \
+               web:\n    \
+                 image: {image}\n    \
+                 pull_policy: never\n    \
+                 init: true\n    \
+                 ports: ['{port}:8080']\n    \
+                 environment: {{VERSION: '{version}'}}\n    \
+                 x-probe: {{http: /healthz, port: 8080}}\n    \
+                 stop_grace_period: 5s\n    \
+                 deploy: {{replicas: {replicas}}}\n"
+        )
+    }
+
+    /// `project/web`, as the command line names it.
+    fn service(&self) -> String {
+        format!("{}/web", self.project)
+    }
+}
