@@ -159,8 +159,9 @@ fn healthcheck() {
 fn print(lines: usize, width: usize) {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in 1..=lines {
-        let text = format!("{:.<width$}", format!("line {line}"));
-        if writeln!(out, "{text}").is_err() {
+        let text = format!("line {line}");
+        let filling = ".".repeat(width.saturating_sub(text.len()));
+        if writeln!(out, "{text}{filling}").is_err() {
             return;
         }
     }
