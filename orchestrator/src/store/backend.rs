@@ -1,24 +1,22 @@
 //! The disk side of the store: what is done with a group, in which order, and what a full disk means.
 
+mod open;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tug_model::Revision;
 
 use super::change::Committed;
-use super::disk::{Disk, FileDisk, is_full};
+use super::disk::{Disk, is_full};
 use super::entry::Mark;
-use super::error::OpenError;
 use super::export;
 use super::journal::{self, AppendError, Journal};
-use super::record::Chain;
-use super::recover::{self, Found};
 use super::sentinel::{self, Sentinel};
 use super::state::State;
-use super::tree::{self, Tree, TreeError};
-use super::{Backing, Config, Sync};
+use super::tree::Tree;
 
 const BALLAST: &str = "ballast";
 /// So many exports are kept, and the journal from the oldest of them on.
@@ -75,72 +73,17 @@ pub(super) struct Export {
 // === impl Backend ===
 
 impl Backend {
-    /// Opens the store, made where there is none.
-    pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
-        let (disk, tree_folder) = open_disk(config)?;
-        let (tree, copy, tree_folder) = open_tree(tree_folder);
-        let found = recover::recover(&*disk, copy.as_ref(), config.history)?;
-        let is_new = found.is_none();
-        let found = found.unwrap_or_else(|| Found::nothing(&config.new_cluster));
-        let Found { state, end, commits, sentinel, exports, damaged, needs_segment } = found;
-        let cluster = state.cluster.clone();
-        let mut backend = Self {
-            journal: Journal::new(Arc::clone(&disk), &cluster, config.segment_bytes, end),
-            sentinel_is_old: true,
-            sentinel: sentinel.unwrap_or(Sentinel {
-                format: sentinel::FORMAT,
-                cluster,
-                epoch: state.epoch,
-                revision: Revision(0),
-                segment: 0,
-                closed_at: None,
-            }),
-            disk,
-            tree: None,
-            tree_folder,
-            exports,
-            ballast_bytes: config.ballast_bytes,
-            full: false,
-        };
-        backend.take_room();
-        if is_new || needs_segment {
-            backend.begin(&state, is_new)?;
-        } else {
-            backend.cut_tail(end)?;
-        }
-        for name in damaged {
-            tracing::error!(file = name, "the file is damaged; it is set aside, nothing of it is missing");
-            let aside = format!("{name}.damaged");
-            backend.disk.rename(&name, &aside).map_err(|source| write_error(&name, source))?;
-        }
-        match (tree, copy) {
-            (Some(tree), Some(copy)) if copy.mark.revision <= end.revision => {
-                backend.tree = Some(tree);
-                backend.follow(&copy.state, &state);
-            }
-            (tree, _) => {
-                drop_tree(tree);
-                backend.rebuild_tree(&state);
-            }
-        }
-        Ok(Opened { backend, state, commits })
-    }
-
     /// Whether only commits that make room are taken.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
     /// Takes the ballast back if there is room for it again.
-    pub(super) fn take_room(&mut self) {
-        let there = self.disk.list().is_ok_and(|names| names.iter().any(|name| name == BALLAST));
-        if there && !self.full {
-            return;
-        }
-        match self.disk.reserve(BALLAST, self.ballast_bytes) {
-            Ok(()) => self.full = false,
-            Err(error) if is_full(&error) => self.full = true,
-            Err(error) => tracing::warn!(%error, "no room can be kept back for a full disk"),
+    pub(super) fn take_room(&mut self, state: &State) {
+        if self.full && take_room(&*self.disk, self.ballast_bytes) {
+            tracing::info!("the disk of the store has room again");
+            self.full = false;
+            self.rebuild_tree(state);
         }
     }
 
@@ -159,9 +102,9 @@ impl Backend {
         self.exports.last().map_or(Revision(0), |mark| mark.revision)
     }
 
-    /// Whether the newest export is older than `state`.
+    /// Whether the newest export is older than `state`, and there is room for another.
     pub(super) fn lacks_export(&self, state: &State) -> bool {
-        self.exports.last().is_none_or(|mark| mark.revision < state.revision)
+        !self.full && self.exports.last().is_none_or(|mark| mark.revision < state.revision)
     }
 
     /// An export of `state`, which is what the journal ends with.
@@ -182,7 +125,7 @@ impl Backend {
         if let Err(error) = self.prune() {
             tracing::warn!(%error, "files that are no longer needed cannot be removed");
         }
-        if self.tree.is_none() && !self.full {
+        if self.tree.is_none() {
             self.rebuild_tree(state);
         }
     }
@@ -216,54 +159,15 @@ impl Backend {
         }
     }
 
+    /// Makes a new tree, unless its room is needed for commits.
     fn rebuild_tree(&mut self, state: &State) {
-        let Some(folder) = &self.tree_folder else { return };
+        let Some(folder) = self.tree_folder.as_ref().filter(|_| !self.full) else { return };
         match Tree::rebuild(folder, state, self.journal.end()) {
             Ok(tree) => self.tree = Some(tree),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "there is no tree for now");
             }
         }
-    }
-
-    /// Begins a file of the journal that needs nothing before it: an export stands in for that.
-    fn begin(&mut self, state: &State, is_new: bool) -> Result<(), OpenError> {
-        self.begin_segment()?;
-        let mark = self.journal.end();
-        if !is_new {
-            let export = Export { disk: Arc::clone(&self.disk), state: Arc::new(state.clone()), mark };
-            let name = export::file_name(mark.revision);
-            export.write().map_err(|source| write_error(&name, source))?;
-            self.exports.retain(|other| other.revision != mark.revision);
-            self.exports.push(mark);
-            self.sentinel.revision = mark.revision;
-        }
-        self.sentinel.segment = mark.segment;
-        self.sentinel.closed_at = None;
-        self.save_sentinel().map_err(|source| write_error(sentinel::FILE, source))
-    }
-
-    fn begin_segment(&mut self) -> Result<(), OpenError> {
-        let result = match self.journal.begin_segment() {
-            Err(AppendError::Full) if self.give_room() => self.journal.begin_segment(),
-            result => result,
-        };
-        result.map_err(|error| match error {
-            AppendError::Full => write_error("the journal", io::ErrorKind::StorageFull.into()),
-            AppendError::Broken { source } => write_error("the journal", source),
-        })
-    }
-
-    /// Cuts off what was never promised.
-    fn cut_tail(&self, end: Mark) -> Result<(), OpenError> {
-        let name = journal::file_name(end.segment);
-        let length = self.disk.read(&name).map_err(|source| write_error(&name, source))?.len() as u64;
-        if length > end.offset {
-            tracing::warn!(file = name, bytes = length - end.offset, "a torn tail is cut off");
-            let cut = self.disk.truncate(&name, end.offset).and_then(|()| self.disk.sync(&name));
-            cut.map_err(|source| write_error(&name, source))?;
-        }
-        Ok(())
     }
 
     fn save_sentinel(&mut self) -> io::Result<()> {
@@ -280,6 +184,8 @@ impl Backend {
         }
         self.full = true;
         tracing::error!("the disk of the store is full");
+        // The room is for the journal; whatever the tree lacks now is made up for later.
+        drop_tree(self.tree.take());
         match self.disk.remove(BALLAST) {
             Ok(()) => true,
             Err(error) => {
@@ -322,52 +228,18 @@ impl Export {
     }
 }
 
-// === impl Found ===
-
-impl Found {
-    /// A store that is to be made.
-    fn nothing(cluster: &str) -> Self {
-        let end = Mark { revision: Revision(0), epoch: 1, segment: 0, offset: 0, chain: Chain::default() };
-        Self {
-            state: State::new(cluster, end.epoch),
-            end,
-            commits: Vec::new(),
-            sentinel: None,
-            exports: Vec::new(),
-            damaged: Vec::new(),
-            needs_segment: false,
-        }
+/// Takes room that can be given back when the disk is full; `false`: there is none.
+fn take_room(disk: &dyn Disk, bytes: u64) -> bool {
+    if disk.list().is_ok_and(|names| names.iter().any(|name| name == BALLAST)) {
+        return true;
     }
-}
-
-fn open_disk(config: &Config) -> Result<(Arc<dyn Disk>, Option<PathBuf>), OpenError> {
-    match &config.backing {
-        Backing::Memory(disk) => Ok((Arc::new(disk.clone()), None)),
-        Backing::Folder(folder) => match FileDisk::open(folder, config.sync == Sync::Full) {
-            Ok(disk) => Ok((Arc::new(disk), Some(folder.join(tree::FOLDER)))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(OpenError::Locked { folder: folder.clone() })
-            }
-            Err(source) => Err(OpenError::Folder { folder: folder.clone(), source }),
-        },
-    }
-}
-
-/// Opens the tree if there is one. The folder that is returned is `None` if the tree is to be left alone.
-fn open_tree(folder: Option<PathBuf>) -> (Option<Tree>, Option<export::Copy>, Option<PathBuf>) {
-    let Some(path) = folder.as_deref().filter(|path: &&Path| path.exists()) else {
-        return (None, None, folder);
-    };
-    match Tree::open(path) {
-        Ok((tree, copy)) => (Some(tree), copy, folder),
-        Err(TreeError::Sled(sled::Error::Io(error))) if is_full(&error) => (None, None, None),
+    match disk.reserve(BALLAST, bytes) {
+        Err(error) if is_full(&error) => false,
         Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the tree is of no use and is made again"
-            );
-            (None, None, folder)
+            tracing::warn!(%error, "no room can be kept back for a full disk");
+            true
         }
+        Ok(()) => true,
     }
 }
 
@@ -378,8 +250,4 @@ fn drop_tree(tree: Option<Tree>) {
 
 fn append_error(source: io::Error) -> AppendError {
     if is_full(&source) { AppendError::Full } else { AppendError::Broken { source } }
-}
-
-fn write_error(file: &str, source: io::Error) -> OpenError {
-    OpenError::Write { file: file.to_owned(), source }
 }

@@ -129,7 +129,8 @@ impl Writer {
 
     async fn commit_group(&mut self, first: Request) {
         if matches!(*self.condition.borrow(), Condition::Full) {
-            self.with_backend(Backend::take_room).await;
+            let state = Arc::clone(&self.state.borrow());
+            self.with_backend(move |backend| backend.take_room(&state)).await;
             self.publish_room();
         }
         let before = Arc::clone(&self.state.borrow());
@@ -232,7 +233,8 @@ impl Writer {
 
     async fn export_if_due(&mut self) {
         let state = Arc::clone(&self.state.borrow());
-        if state.revision < self.export_from || self.exporting.is_some() || self.is_read_only() {
+        let writable = matches!(*self.condition.borrow(), Condition::Writable);
+        if state.revision < self.export_from || self.exporting.is_some() || !writable {
             return;
         }
         let Some(export) = self.backend.as_ref().map(|backend| backend.export(&state)) else { return };

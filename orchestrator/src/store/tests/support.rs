@@ -18,16 +18,17 @@ use crate::store::{self, Backing, Change, CommitError, Config, Expect, OpenError
 /// A store whose writer runs.
 pub(super) struct Running {
     pub(super) store: Store,
+    config: Config,
     stop: CancellationToken,
     writer: JoinHandle<()>,
 }
 
 impl Running {
     pub(super) async fn open(config: Config) -> Result<Self, OpenError> {
-        let (store, writer) = store::open(config).await?;
+        let (store, writer) = store::open(config.clone()).await?;
         let stop = CancellationToken::new();
         let writer = tokio::spawn(writer.run(stop.clone()));
-        Ok(Self { store, stop, writer })
+        Ok(Self { store, config, stop, writer })
     }
 
     /// Commits whatever the state is.
@@ -50,6 +51,11 @@ impl Running {
     pub(super) async fn kill(self) -> Arc<State> {
         self.writer.abort();
         drop(self.writer.await);
+        if let Backing::Folder(folder) = &self.config.backing {
+            // A thread may still be writing an export, and the folder is held until it has.
+            let lock = std::fs::File::open(folder.join("lock")).unwrap();
+            tokio::task::spawn_blocking(move || lock.lock().unwrap()).await.unwrap();
+        }
         self.store.snapshot()
     }
 }
