@@ -4,20 +4,32 @@
 //! a crash, a lost container and a scale-up all enter as a changed [`World`]; there is no second path.
 
 mod assignment;
+mod check;
 mod decision;
-mod world;
-
-pub use self::assignment::assignment;
-pub use self::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Obstacles, Plan};
-pub use self::world::{NodeObserved, Observed, World};
-
+mod depends;
+mod drain;
+mod index;
+mod pass;
+mod place;
 pub mod ports;
 pub mod preview;
+mod replace;
+mod replicas;
 pub mod status;
+mod wanted;
 pub mod why;
+mod world;
 
+use std::rc::Rc;
 use std::sync::Arc;
+
 use tug_model::quantity::Timestamp;
+
+pub use self::assignment::assignment;
+pub use self::check::check;
+pub use self::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Obstacles, Plan};
+use self::pass::Pass;
+pub use self::world::{NodeObserved, Observed, World};
 
 /// A world and what was decided about it: everything that people are told is computed from this.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,7 +41,23 @@ pub struct View {
 }
 
 /// Decides what shall change in `world`, and says what stands against the rest.
+///
+/// In debug builds every plan is checked against the invariants of [`check`].
 pub fn plan(world: &World, now: Timestamp) -> Plan {
-    let _ = (world, now);
-    Plan::default()
+    let mut pass = Pass::new(world, now);
+    let services = Rc::clone(&pass.services);
+    for service in services.in_order() {
+        let (mut slots, surplus) = pass.index.slots(service, &pass.left);
+        replicas::shrink(&mut pass, service, &surplus);
+        replicas::fill(&mut pass, service, &mut slots);
+        replace::advance(&mut pass, service, &mut slots);
+    }
+    replicas::retire(&mut pass);
+    drain::advance(&mut pass);
+    let plan = pass.plan;
+    debug_assert_eq!(check(world, &plan, now), Vec::<String>::new(), "the planner broke an invariant");
+    plan
 }
+
+#[cfg(test)]
+mod tests;

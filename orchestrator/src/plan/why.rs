@@ -1,11 +1,44 @@
-//! Why a service is as it is, slot by slot.
+//! Why a service is as it is, slot by slot: what was decided, what stands against the rest, and what a container that
+//! failed said last.
+
+use std::collections::BTreeSet;
 
 use tug_model::name::{ProjectName, ServiceName};
 
 use super::View;
+use super::decision::Change;
+use super::index::Index;
+use super::status;
 
-/// What stands against the service being as wanted, one sentence each; empty when it is.
+/// What there is to say about a service that is not as wanted, one sentence each; empty when it is.
 pub fn service(view: &View, project: &ProjectName, service: &ServiceName) -> Vec<String> {
-    let _ = (view, project, service);
-    Vec::new()
+    let Some(whole) = status::project(view, project) else { return Vec::new() };
+    let Some(status) = whole.services.into_iter().find(|status| status.name == *service) else {
+        return Vec::new();
+    };
+    let mut explanations: Vec<String> = decided(view, project, service).collect();
+    let known: BTreeSet<&String> = status.reasons.iter().collect();
+    explanations.retain(|explanation| !known.contains(explanation));
+    explanations.extend(status.reasons);
+    let index = Index::new(&view.world);
+    for seen in index.of((project, service)) {
+        let failing = seen.runs() && !seen.is_ready();
+        if let Some((task, words)) = status::last_words(seen).filter(|_| failing) {
+            explanations.push(format!("{task} said last: {words}"));
+        }
+    }
+    explanations
+}
+
+/// What the newest plan decided about the service, if it was not carried out yet.
+fn decided(view: &View, project: &ProjectName, service: &ServiceName) -> impl Iterator<Item = String> {
+    let concerns = move |change: &Change| match change {
+        Change::Create(create) => create.project == *project && create.service == *service,
+        Change::Drain(id) | Change::Stop(id) | Change::Forget(id) => {
+            let task = view.world.tasks.get(id);
+            task.is_some_and(|task| task.project == *project && task.service == *service)
+        }
+    };
+    let decisions = view.plan.decisions.iter().filter(move |decision| concerns(&decision.change));
+    decisions.map(|decision| format!("decided: {decision}"))
 }

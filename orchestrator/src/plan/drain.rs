@@ -1,0 +1,108 @@
+//! How a task goes: out of the routes first, then stopped, then forgotten.
+//!
+//! `Run → Drain → Stop`, never back. A task that may hold connections is drained: it keeps running until every
+//! connected node has said that it routes by the commit that took the task out, and its connections have ended or its
+//! grace has passed. A stopped task is forgotten when its node follows the commit that stopped it and does not report
+//! it any more.
+
+use tug_model::quantity::{Millis, Revision, Timestamp};
+use tug_model::spec::container::StopGrace;
+use tug_model::task::Desired;
+
+use super::World;
+use super::decision::Change;
+use super::index::{Presence, Seen, Standing};
+use super::pass::Pass;
+
+/// A connected node that has not said after so long, beyond the grace, that it routes by the newer commit is not waited
+/// for: every state has an end.
+const LONGEST_SILENCE: Millis = Millis::from_secs(30);
+
+/// Takes a running task out of service.
+pub(super) fn leave<'w>(pass: &mut Pass<'w>, seen: Seen<'w>, why: impl Into<String>) {
+    if !seen.runs() || !pass.left.insert(&seen.task.id) {
+        return;
+    }
+    let id = seen.task.id.clone();
+    let change = if may_be_connected(pass.world, seen) { Change::Drain(id) } else { Change::Stop(id) };
+    pass.decide(change, why);
+}
+
+/// Moves every task that is on its way out as far as it may go.
+pub(super) fn advance(pass: &mut Pass<'_>) {
+    let slowest = slowest_ack(pass.world);
+    let leaving: Vec<Seen<'_>> = pass
+        .index
+        .services()
+        .flat_map(|(_, tasks)| tasks.iter().copied().filter(|seen| !seen.runs()))
+        .collect();
+    for seen in leaving {
+        match seen.task.desired {
+            Desired::Run => {}
+            Desired::Drain { since, at } => {
+                let drained = drained(pass, seen, slowest.is_none_or(|acked| acked >= since), at);
+                match drained {
+                    Ok(why) => pass.decide(Change::Stop(seen.task.id.clone()), why),
+                    Err(wake_at) => pass.wake_at(wake_at),
+                }
+            }
+            Desired::Stop { since } => {
+                if has_gone(pass.world, seen, since) {
+                    pass.decide(Change::Forget(seen.task.id.clone()), "it has gone");
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody may be connected to the task through a balancer.
+fn may_be_connected(world: &World, seen: Seen<'_>) -> bool {
+    let reachable = world.templates.get(&seen.task.template).is_none_or(|t| !t.exposed.is_empty());
+    let connections = seen.report.map_or(0, |report| report.connections);
+    let may_serve = match seen.node {
+        Presence::Connected => seen.standing() == Standing::Serving || connections > 0,
+        Presence::Lost => false,
+        Presence::Awaited => true,
+    };
+    reachable && may_serve
+}
+
+/// Why a draining task may be stopped, or when to look again.
+fn drained(pass: &Pass<'_>, seen: Seen<'_>, acked: bool, at: Timestamp) -> Result<&'static str, Timestamp> {
+    if seen.node == Presence::Lost {
+        return Ok("its node is not connected");
+    }
+    let template = pass.world.templates.get(&seen.task.template);
+    let StopGrace(grace) = template.map_or_else(StopGrace::default, |t| t.container.stop_grace_period);
+    let (end, last) = (at.plus(grace), at.plus(grace).plus(LONGEST_SILENCE));
+    if !acked || seen.node == Presence::Awaited {
+        return if pass.now >= last {
+            Ok("a node has not said for too long that it routes without it")
+        } else {
+            Err(last)
+        };
+    }
+    if seen.report.is_none_or(|report| report.connections == 0) {
+        return Ok("no connection is left");
+    }
+    if pass.now >= end { Ok("the grace of its connections has passed") } else { Err(end) }
+}
+
+/// The oldest revision that a connected node routes by; `None` when no node is connected.
+fn slowest_ack(world: &World) -> Option<Revision> {
+    world.observed.nodes.values().filter(|node| node.connected).map(|node| node.acked).min()
+}
+
+/// Whether the container of a stopped task has gone. What the node said before it followed the commit that stopped
+/// the task does not count: the container may have been made since.
+fn has_gone(world: &World, seen: Seen<'_>, since: Revision) -> bool {
+    if !world.nodes.contains_key(&seen.task.node) {
+        return true;
+    }
+    let Some(observed) = world.observed.nodes.get(&seen.task.node) else { return false };
+    let Some(report) = &observed.report else { return false };
+    let follows = observed.acked >= since && report.following.generation >= since;
+    // A node that is not connected may still have said that it has gone.
+    let listed = || report.tasks.iter().any(|task| task.id == seen.task.id);
+    follows && if seen.node == Presence::Connected { seen.report.is_none() } else { !listed() }
+}

@@ -1,0 +1,218 @@
+//! The tasks of a world by service, each beside what its node says about it: joined once per pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
+use tug_model::quantity::Slot;
+use tug_model::report::{Phase, TaskReport};
+use tug_model::task::{Desired, Task, TemplateHash};
+
+use super::wanted::Wanted;
+use super::{NodeObserved, World};
+
+/// A service, named from outside its project.
+pub(super) type Key<'w> = (&'w ProjectName, &'w ServiceName);
+
+/// The tasks of a world by service, sorted by slot, then age, then id.
+#[derive(Debug)]
+pub(super) struct Index<'w> {
+    services: BTreeMap<Key<'w>, Vec<Seen<'w>>>,
+}
+
+/// A task, and what a connected node says about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'w> {
+    /// What was decided.
+    pub(super) task: &'w Task,
+    /// What its node says; `None` when the node is not connected, has not reported yet, or does not name the task.
+    pub(super) report: Option<&'w TaskReport>,
+    /// Whether its node is there.
+    pub(super) node: Presence,
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is connected and reports.
+    Connected,
+    /// It was, since the orchestrator started.
+    Lost,
+    /// It was not heard of since the orchestrator started: it is given the time to come back.
+    Awaited,
+}
+
+/// What may be concluded about a task, the better the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// It is known not to serve: nothing is lost when it goes.
+    Idle,
+    /// It ran to its end with exit code 0.
+    Completed,
+    /// Nobody says anything: nothing is concluded, so it is not touched without need.
+    Unknown,
+    /// It serves.
+    Serving,
+}
+
+/// The tasks of one slot of a wanted service.
+#[derive(Debug, Default)]
+pub(super) struct SlotTasks<'w> {
+    /// Those that run by the newest template.
+    pub(super) current: Vec<Seen<'w>>,
+    /// Those that run by another one.
+    pub(super) outdated: Vec<Seen<'w>>,
+    /// Those on their way out.
+    pub(super) leaving: Vec<Seen<'w>>,
+    /// This pass creates a task for the slot, or the slot waits for something to be able to.
+    pub(super) pending: bool,
+}
+
+/// What one node says.
+struct NodeReport<'w> {
+    presence: Presence,
+    /// While it is connected: what it said before is not believed.
+    tasks: BTreeMap<&'w TaskId, &'w TaskReport>,
+}
+
+// === impl Index ===
+
+impl<'w> Index<'w> {
+    pub(super) fn new(world: &'w World) -> Self {
+        let reports: BTreeMap<&NodeId, NodeReport<'w>> =
+            world.observed.nodes.iter().map(|(node, observed)| (node, NodeReport::new(observed))).collect();
+        let mut services: BTreeMap<Key<'w>, Vec<Seen<'w>>> = BTreeMap::new();
+        for task in world.tasks.values() {
+            let node = reports.get(&task.node);
+            let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
+            let seen = Seen { task, report, node: node.map_or(Presence::Awaited, |node| node.presence) };
+            services.entry((&task.project, &task.service)).or_default().push(seen);
+        }
+        for tasks in services.values_mut() {
+            tasks.sort_by_key(|seen| (seen.task.slot, seen.task.created_at, &seen.task.id));
+        }
+        Self { services }
+    }
+
+    /// The tasks of one service.
+    pub(super) fn of<'a>(&'a self, key: Key<'a>) -> &'a [Seen<'w>] {
+        self.services.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every service that has tasks, with them.
+    pub(super) fn services(&self) -> impl Iterator<Item = (Key<'w>, &[Seen<'w>])> {
+        self.services.iter().map(|(key, tasks)| (*key, tasks.as_slice()))
+    }
+
+    /// The tasks of a wanted service by slot, and those that have no place in it any more. `left` are the tasks that
+    /// this pass has already taken out of service.
+    pub(super) fn slots(
+        &self,
+        service: &Wanted<'w>,
+        left: &BTreeSet<&'w TaskId>,
+    ) -> (BTreeMap<Slot, SlotTasks<'w>>, Vec<Seen<'w>>) {
+        let mut slots: BTreeMap<Slot, SlotTasks<'w>> =
+            service.slots.keys().map(|slot| (*slot, SlotTasks::default())).collect();
+        let mut surplus = Vec::new();
+        for seen in self.of(service.key()) {
+            let belongs = service.has_place_for(seen.task);
+            match slots.get_mut(&seen.task.slot) {
+                Some(slot) if belongs => slot.put(*seen, &service.hash, left),
+                Some(_) | None => surplus.push(*seen),
+            }
+        }
+        (slots, surplus)
+    }
+}
+
+// === impl NodeReport ===
+
+impl<'w> NodeReport<'w> {
+    fn new(observed: &'w NodeObserved) -> Self {
+        let presence = match (&observed.report, observed.connected) {
+            (Some(_), true) => Presence::Connected,
+            (Some(_), false) => Presence::Lost,
+            (None, _) => Presence::Awaited,
+        };
+        let believed = observed.report.as_ref().filter(|_| observed.connected);
+        let tasks = believed.map(|report| report.tasks.iter().map(|task| (&task.id, task)).collect());
+        Self { presence, tasks: tasks.unwrap_or_default() }
+    }
+}
+
+// === impl SlotTasks ===
+
+impl<'w> SlotTasks<'w> {
+    fn put(&mut self, seen: Seen<'w>, newest: &TemplateHash, left: &BTreeSet<&'w TaskId>) {
+        if !seen.runs() || left.contains(&seen.task.id) {
+            self.leaving.push(seen);
+        } else if seen.task.template == *newest {
+            self.current.push(seen);
+        } else {
+            self.outdated.push(seen);
+        }
+    }
+
+    /// How many tasks of the slot are to run.
+    pub(super) fn running(&self) -> usize {
+        self.current.len() + self.outdated.len()
+    }
+
+    /// Whether a task of the newest template serves or is complete.
+    pub(super) fn is_updated(&self) -> bool {
+        self.current.iter().any(Seen::is_ready)
+    }
+}
+
+// === impl Seen ===
+
+impl<'w> Seen<'w> {
+    /// Whether the task is to run.
+    pub(super) fn runs(&self) -> bool {
+        self.task.desired == Desired::Run
+    }
+
+    /// Where it stands, if that is known.
+    pub(super) fn phase(&self) -> Option<&'w Phase> {
+        self.report.map(|report| &report.phase)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.phase() {
+            None => Standing::Unknown,
+            Some(phase) if phase.is_healthy() => Standing::Serving,
+            Some(phase) if phase.has_succeeded() => Standing::Completed,
+            Some(_) => Standing::Idle,
+        }
+    }
+
+    /// Whether it serves or is complete: all that is asked of a task.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.standing(), Standing::Serving | Standing::Completed)
+    }
+
+    /// How it failed, if it will not be started again.
+    pub(super) fn failed_for_good(&self) -> Option<String> {
+        match self.phase()? {
+            phase @ Phase::Exited { exit } if exit.code != 0 => Some(phase.to_string()),
+            Phase::Exited { .. }
+            | Phase::Pending
+            | Phase::Pulling { .. }
+            | Phase::Creating
+            | Phase::Running { .. }
+            | Phase::Waiting { .. }
+            | Phase::Stopping => None,
+        }
+    }
+
+    /// How it fails, if it will not get well without a change: it has ended for good, or it was tried often and waits
+    /// for yet another try.
+    pub(super) fn keeps_failing(&self) -> Option<String> {
+        const TRIES: u32 = 3;
+        if let Phase::Waiting { failure, .. } = self.phase()?
+            && self.report?.restarts >= TRIES
+        {
+            return Some(failure.to_string());
+        }
+        self.failed_for_good()
+    }
+}

@@ -1,0 +1,191 @@
+//! A new template: what runs by an older one is replaced, one replica at a time, the new one healthy before the old one
+//! leaves. Where two of them would clash (`stop_first`), the old one goes before the new one is created.
+//!
+//! What holds at every moment, whatever fails or changes in between:
+//! - at most one slot of a service has two tasks that are to run, so there are never more than wanted + 1;
+//! - a serving task leaves its slot only for one of the newest template that serves, or, with `stop_first`, only while
+//!   every other task of the newest template serves: at most one replica is missing;
+//! - a new template that has not proved itself anywhere replaces nothing that serves, except the first;
+//! - what is known not to serve protects nothing, and is replaced without waiting for its turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tug_model::quantity::Slot;
+
+use super::decision::{Obstacle, ObstacleKind};
+use super::depends;
+use super::drain::leave;
+use super::index::{Seen, SlotTasks, Standing};
+use super::pass::Pass;
+use super::wanted::Wanted;
+
+type Slots<'w> = BTreeMap<Slot, SlotTasks<'w>>;
+
+/// Goes one step on the way to the newest template.
+pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) {
+    for slot in slots.values_mut() {
+        drop_superseded(pass, slot);
+    }
+    if slots.values().all(|slot| slot.outdated.is_empty()) {
+        return;
+    }
+    if let Some(reason) = hold(service, slots) {
+        hinder_rest(pass, service, slots, &Obstacle::waiting(reason));
+        return;
+    }
+    if let Some(reasons) = depends::unmet(pass, service) {
+        let obstacle = Obstacle { kind: ObstacleKind::Dependency, reasons };
+        hinder_rest(pass, service, slots, &obstacle);
+        return;
+    }
+    let mut begun = replace_idle(pass, service, slots);
+    if !begun {
+        begun = replace_serving(pass, service, slots);
+    }
+    let rest =
+        if begun { "its turn comes after the one being replaced" } else { "nothing is known about it yet" };
+    hinder_rest(pass, service, slots, &Obstacle::waiting(rest));
+}
+
+/// Within one slot, what is no longer needed goes: everything older when the newest serves; all but the best where two
+/// older ones met.
+fn drop_superseded<'w>(pass: &mut Pass<'w>, slot: &mut SlotTasks<'w>) {
+    let best = |tasks: &[Seen<'w>]| {
+        tasks.iter().copied().max_by_key(|seen| (seen.standing(), seen.task.created_at, &seen.task.id))
+    };
+    if let Some(newest) = best(&slot.current) {
+        keep_only(pass, &mut slot.current, newest);
+        if newest.is_ready() {
+            for old in slot.outdated.drain(..) {
+                leave(pass, old, format!("{} has taken its place", newest.task.id));
+                slot.leaving.push(old);
+            }
+            return;
+        }
+    }
+    if let Some(serving) = best(&slot.outdated) {
+        keep_only(pass, &mut slot.outdated, serving);
+    }
+}
+
+/// Everything but `best` goes, and what nobody knows anything about stays until `best` is known to serve.
+fn keep_only<'w>(pass: &mut Pass<'w>, tasks: &mut Vec<Seen<'w>>, best: Seen<'w>) {
+    tasks.retain(|seen| {
+        let is_best = seen.task.id == best.task.id;
+        let protected = seen.standing() == Standing::Unknown && best.standing() == Standing::Unknown;
+        if !is_best && !protected {
+            leave(pass, *seen, format!("superseded before it was needed; {} stays", best.task.id));
+        }
+        is_best || protected
+    });
+}
+
+/// Why nothing may be replaced just now.
+fn hold(service: &Wanted<'_>, slots: &Slots<'_>) -> Option<String> {
+    for (number, slot) in slots {
+        if let Some(unproved) = slot.current.iter().find(|seen| !seen.is_ready()) {
+            let id = &unproved.task.id;
+            return Some(match unproved.keeps_failing() {
+                Some(failure) => format!("the new version fails, so the old one stays: {id} {failure}"),
+                None => format!("waiting for {id} to be healthy"),
+            });
+        }
+        if slot.pending {
+            return Some(format!("waiting for {}.{}.{number}", service.project, service.name));
+        }
+        let unknown = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown);
+        if let Some(unknown) = unknown.filter(|_| service.stop_first || slot.running() > 1) {
+            return Some(format!("waiting for node {} to report {}", unknown.task.node, unknown.task.id));
+        }
+    }
+    None
+}
+
+/// Replaces what is known not to serve, all of it at once: there is nothing to lose.
+fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) -> bool {
+    let mut begun = false;
+    for (number, slot) in slots.iter_mut() {
+        let Some(old) = slot.outdated.first().copied() else { continue };
+        if matches!(old.standing(), Standing::Serving | Standing::Unknown) {
+            continue;
+        }
+        if !service.stop_first
+            && let Ok(node) = pass.room.place(pass.world, service, *number, None)
+        {
+            go(pass, slot, old, "its service has changed, and it does not serve");
+            pass.create(service, *number, node, format!("replaces {}", old.task.id));
+            begun = true;
+            continue;
+        }
+        match pass.room.place(pass.world, service, *number, Some(old)) {
+            Ok(_) => {
+                go(pass, slot, old, "its service has changed, and its successor needs its place");
+                let reason = format!("waiting for {} to stop", old.task.id);
+                pass.hinder(service, *number, Obstacle::waiting(reason));
+                begun = true;
+            }
+            Err(reasons) => pass.no_place(service, *number, reasons),
+        }
+    }
+    begun
+}
+
+/// Replaces one serving task: the first whose successor has a place.
+fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) -> bool {
+    let mut full: Option<Arc<[String]>> = None;
+    for (number, slot) in slots.iter_mut() {
+        let Some(old) = slot.outdated.first().copied() else { continue };
+        if old.standing() != Standing::Serving {
+            continue;
+        }
+        let without = service.stop_first.then_some(old);
+        let place = match &full {
+            Some(reasons) => Err(Arc::clone(reasons)),
+            None => pass.room.place(pass.world, service, *number, without),
+        };
+        match place {
+            Ok(_) if service.stop_first => {
+                go(pass, slot, old, "its service has changed, and its successor needs its place");
+                let reason = format!("waiting for {} to stop", old.task.id);
+                pass.hinder(service, *number, Obstacle::waiting(reason));
+                return true;
+            }
+            Ok(node) => {
+                slot.pending = true;
+                pass.create(
+                    service,
+                    *number,
+                    node,
+                    format!("replaces {}, which stays until then", old.task.id),
+                );
+                let reason = format!("{} stays until its successor is healthy", old.task.id);
+                pass.hinder(service, *number, Obstacle::waiting(reason));
+                return true;
+            }
+            Err(reasons) => {
+                let alike = service.slots.get(number).is_some_and(Option::is_none) && !service.stop_first;
+                full = alike.then(|| Arc::clone(&reasons));
+                pass.no_place(service, *number, reasons);
+            }
+        }
+    }
+    false
+}
+
+/// Takes an old task out of its slot.
+fn go<'w>(pass: &mut Pass<'w>, slot: &mut SlotTasks<'w>, old: Seen<'w>, why: &str) {
+    leave(pass, old, why);
+    slot.outdated.retain(|seen| seen.task.id != old.task.id);
+    slot.leaving.push(old);
+    slot.pending = true;
+}
+
+/// Every slot that still has an old task gets a reason, unless it has one of its own.
+fn hinder_rest<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &Slots<'w>, obstacle: &Obstacle) {
+    for (number, slot) in slots {
+        if !slot.outdated.is_empty() {
+            pass.hinder(service, *number, obstacle.clone());
+        }
+    }
+}
