@@ -1,0 +1,154 @@
+//! Puts the agent together: state on disk, the control loop, the balancer, the router, the link.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tug_api::Clock;
+use tug_model::NodeId;
+
+use crate::control::{Control, Follower, Machine, Parts};
+use crate::health::Prober;
+use crate::http;
+use crate::ledger::{self, Ledger};
+use crate::link;
+use crate::proxy::{self, Balancer, BalancerHandle};
+use crate::route::Table;
+use crate::runtime::Runtime;
+
+/// What an agent is told when it starts.
+#[derive(Debug)]
+pub struct Config {
+    /// Where it keeps what must outlive it.
+    pub state_dir: PathBuf,
+    /// The node's id; `None`: the one it has had, or a new one made from the host's name.
+    pub node: Option<NodeId>,
+    /// The machine's name, for people.
+    pub hostname: String,
+    /// The node's labels, for placement.
+    pub labels: BTreeMap<String, String>,
+    /// The container engine. It is asked for containers of the node that [`Config::node_id`] names.
+    pub runtime: Arc<dyn Runtime>,
+    /// Asks tasks whether they serve.
+    pub prober: Arc<dyn Prober>,
+    /// The time of day.
+    pub clock: Clock,
+    /// The orchestrator's socket, which is dialled; `None` when it has the router itself.
+    pub server: Option<PathBuf>,
+    /// The balancer; `None` does not run it: ports stay closed.
+    pub balancer: Option<proxy::Config>,
+    /// How many containers are made, started or removed at once.
+    pub concurrency: usize,
+    /// Decides where waits fall in their spread: the same seed waits the same.
+    pub seed: u64,
+}
+
+/// The agent, standing still.
+#[derive(Debug)]
+pub struct Agent {
+    control: Control,
+    balancer: Option<Balancer>,
+    link: Option<link::Link>,
+}
+
+/// What others may ask of an agent.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// Who it is.
+    pub node: NodeId,
+    /// What the orchestrator asks: the requests of `tug_api::node`.
+    pub router: Router,
+    /// Who serves on which port, as the balancer is told.
+    pub tables: watch::Receiver<Arc<Table>>,
+    /// The balancer.
+    pub balancer: BalancerHandle,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What it keeps on disk cannot be read or written.
+    #[error("open the agent's state")]
+    State(#[from] ledger::Error),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The number of containers that are made at once where nothing else is said: the engine is no faster with more.
+    pub const CONCURRENCY: usize = 8;
+
+    /// The id that the node in `state_dir` has, made now if it has none. The runtime needs it before the agent.
+    pub fn node_id(
+        state_dir: &std::path::Path,
+        wanted: Option<NodeId>,
+        hostname: &str,
+    ) -> Result<NodeId, Error> {
+        Ok(Ledger::open(state_dir)?.node(wanted, hostname)?)
+    }
+
+    /// The name of this machine.
+    pub fn local_hostname() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Reads what is on disk and puts everything together. Nothing is asked or changed before [`Agent::run`].
+    #[expect(
+        clippy::unused_async,
+        reason = "opening may come to ask the engine, and callers should not notice"
+    )]
+    pub async fn open(config: Config) -> Result<(Self, Handle), Error> {
+        let ledger = Arc::new(Ledger::open(&config.state_dir)?);
+        let node = ledger.node(config.node, &config.hostname)?;
+        let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
+        let (table, tables) = watch::channel(Arc::new(Table::default()));
+        let runs_balancer = config.balancer.is_some();
+        let (balancer, balancer_handle) = Balancer::new(config.balancer.unwrap_or_default(), tables.clone());
+        let (snapshot, snapshots) = watch::channel(None);
+        let router = http::router(Arc::clone(&follower), Arc::clone(&config.runtime), snapshots);
+        let control = Control::new(Parts {
+            runtime: config.runtime,
+            prober: config.prober,
+            clock: config.clock,
+            ledger,
+            follower,
+            balancer: balancer_handle.clone(),
+            table,
+            snapshot,
+            machine: Machine { hostname: config.hostname, labels: config.labels },
+            configs: config.state_dir.join("configs"),
+            concurrency: config.concurrency,
+            seed: config.seed,
+        })?;
+        let link = config.server.map(|server| link::Link {
+            server,
+            node: node.clone(),
+            router: router.clone(),
+            seed: config.seed,
+        });
+        let handle = Handle { node, router, tables, balancer: balancer_handle };
+        Ok((Self { control, balancer: runs_balancer.then_some(balancer), link }, handle))
+    }
+
+    /// Keeps the node as it is told until `stop`. Containers run on after that.
+    pub async fn run(self, stop: CancellationToken) {
+        let balancer = async {
+            if let Some(balancer) = self.balancer {
+                balancer.run(stop.clone()).await;
+            }
+        };
+        let link = async {
+            if let Some(link) = self.link {
+                link.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(biased; Box::pin(self.control.run(stop.clone())), balancer, link);
+    }
+}

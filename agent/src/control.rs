@@ -1,0 +1,426 @@
+//! The one loop of the agent: whatever happens, it looks at everything it knows, publishes who serves, and begins the
+//! steps that [`plan::diff`] names.
+//!
+//! A new assignment, an event, a list, the end of an operation, a probe and the passing of time all end in the same
+//! `turn`. Operations on different tasks go on side by side; a task never has two. The engine's events are hints to look
+//! again, with one exception: what has died leaves the routes at once.
+
+mod configs;
+mod follow;
+mod jobs;
+mod pulse;
+mod report;
+mod sight;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tug_api::Clock;
+use tug_api::error::chain;
+use tug_model::report::{Following, Phase};
+use tug_model::task::Desired;
+use tug_model::{TaskId, Timestamp};
+
+use crate::health::{Checkups, Prober, Run};
+use crate::ledger::Ledger;
+use crate::plan::{self, Memory, Orders, Serving, View};
+use crate::proxy::BalancerHandle;
+use crate::route::Table;
+use crate::runtime::{EventKind, Runtime, State};
+
+pub(crate) use follow::{Follower, Rejection};
+pub(crate) use report::{Inside, Machine, Snapshot};
+
+use jobs::Jobs;
+use pulse::Pulse;
+use sight::Sight;
+use work::{Done, Look, Made, Note, Outcome, Tools};
+
+/// What the loop is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) prober: Arc<dyn Prober>,
+    pub(crate) clock: Clock,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) balancer: BalancerHandle,
+    pub(crate) table: watch::Sender<Arc<Table>>,
+    pub(crate) snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(crate) machine: Machine,
+    /// Where config files lie.
+    pub(crate) configs: PathBuf,
+    /// How many containers are made, started or removed at once.
+    pub(crate) concurrency: usize,
+    /// Decides where waits fall in their spread.
+    pub(crate) seed: u64,
+}
+
+/// The loop and what it knows.
+#[derive(Debug)]
+pub(crate) struct Control {
+    clock: Clock,
+    seed: u64,
+    ledger: Arc<Ledger>,
+    follower: Arc<Follower>,
+    orders: watch::Receiver<Arc<Orders>>,
+    balancer: BalancerHandle,
+    balancer_changed: watch::Receiver<u64>,
+    table: watch::Sender<Arc<Table>>,
+    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    machine: Machine,
+    tools: Arc<Tools>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    /// The listener for the engine's events; ends with this.
+    ear: JoinSet<()>,
+    jobs: Jobs,
+    pulse: Pulse,
+    sight: Sight,
+    checkups: Checkups,
+    memory: Memory,
+    words: BTreeMap<TaskId, (Timestamp, String)>,
+    pulling: BTreeMap<plan::ImageWanted, String>,
+    phases: BTreeMap<TaskId, (Phase, Timestamp)>,
+    following: Following,
+    /// The assignment whose config files are the only ones left.
+    tidied: Following,
+    /// Until when nothing is published, so that tasks which were healthy all along are not shown as starting.
+    opens_at: Option<Instant>,
+    is_open: bool,
+    wake_at: Option<Timestamp>,
+    report_at: Instant,
+    more_at: Instant,
+    histories_kept: (BTreeMap<TaskId, plan::History>, Instant),
+}
+
+/// Changes within this time share a report.
+const COALESCE: Duration = Duration::from_millis(20);
+/// The longest time between two reports, and the shortest between two writes of the histories.
+const SECOND: Duration = Duration::from_secs(1);
+/// The engine's networks and its condition are looked at this often.
+const MORE: Duration = Duration::from_secs(5);
+
+// === impl Control ===
+
+impl Control {
+    /// The loop, standing still. The histories are those of the ledger.
+    pub(crate) fn new(parts: Parts) -> Result<Self, crate::ledger::Error> {
+        let histories = parts.ledger.histories()?;
+        let memory = Memory { histories: histories.clone(), ..Memory::default() };
+        let (notes_sender, notes) = mpsc::unbounded_channel();
+        let tools = Tools {
+            runtime: parts.runtime,
+            engine: tokio::sync::Semaphore::new(parts.concurrency.max(1)),
+            configs: configs::ConfigFiles::new(parts.configs),
+            notes: notes_sender,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            seed: parts.seed,
+            orders: parts.follower.watch(),
+            follower: parts.follower,
+            balancer_changed: parts.balancer.changed(),
+            balancer: parts.balancer,
+            table: parts.table,
+            snapshot: parts.snapshot,
+            machine: parts.machine,
+            tools: Arc::new(tools),
+            notes,
+            ear: JoinSet::new(),
+            jobs: Jobs::new(parts.concurrency.max(1)),
+            pulse: Pulse::new(),
+            sight: Sight::default(),
+            checkups: Checkups::new(parts.prober, parts.clock),
+            memory,
+            words: BTreeMap::new(),
+            pulling: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            following: Following::default(),
+            tidied: Following::default(),
+            opens_at: None,
+            is_open: false,
+            wake_at: None,
+            report_at: now,
+            more_at: now,
+            histories_kept: (histories, now),
+            ledger: parts.ledger,
+            clock: parts.clock,
+        })
+    }
+
+    /// Goes on until `stop`. No container is stopped by that.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        self.ear.spawn(work::listen(Arc::clone(&self.tools)));
+        let mut orders_open = true;
+        let mut balancer_open = true;
+        while !stop.is_cancelled() {
+            let timer = self.timer();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = self.orders.changed(), if orders_open => orders_open = changed.is_ok(),
+                Some(note) = self.notes.recv() => self.note(note),
+                done = self.jobs.ended() => self.done(done),
+                () = self.checkups.changed() => {}
+                changed = self.balancer_changed.changed(), if balancer_open => balancer_open = changed.is_ok(),
+                () = tokio::time::sleep_until(timer) => {}
+            }
+            // What has come at the same time is taken in at the same time.
+            while let Ok(note) = self.notes.try_recv() {
+                self.note(note);
+            }
+            self.turn();
+        }
+        self.keep_histories();
+    }
+
+    /// One look at everything.
+    fn turn(&mut self) {
+        let now = self.clock.now();
+        let orders = Arc::clone(&self.orders.borrow_and_update());
+        self.look();
+        self.probe(&orders);
+        self.open();
+        self.publish_table(&orders);
+        self.wake_at = None;
+        if self.sight.has_looked() && !self.pulse.is_down() {
+            let view = View { orders: &orders, found: self.sight.found(), memory: &self.memory, now };
+            let steps = plan::diff(&view);
+            self.wake_at = steps.wake_at;
+            let sight = &self.sight;
+            self.jobs.begin(&self.tools, &orders, steps.steps, |task| sight.is_settled(task));
+        }
+        self.report(&orders, now);
+        if self.histories_kept.1 <= Instant::now() && self.histories_kept.0 != self.memory.histories {
+            self.keep_histories();
+        }
+    }
+
+    fn timer(&self) -> Instant {
+        let mut timer = self.report_at;
+        let now = self.clock.now();
+        let opens_at = self.opens_at.filter(|_| !self.is_open);
+        for at in [self.pulse.due(), opens_at].into_iter().flatten() {
+            timer = timer.min(at);
+        }
+        if let Some(wake_at) = self.wake_at {
+            timer = timer.min(Instant::now() + wake_at.since(now).duration());
+        }
+        timer
+    }
+
+    /// Looks at the engine if it is time.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.pulse.due().is_some_and(|due| due <= now) {
+            self.pulse.begin();
+            let more = self.more_at <= now || self.pulse.is_in_doubt();
+            let look = work::look(Arc::clone(&self.tools), self.sight.ask(), more);
+            self.jobs.look(look);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Listening => self.pulse.look_soon(),
+            Note::Progress(image, text) => {
+                self.pulling.insert(image, text);
+                self.report_soon();
+            }
+            Note::Event(event) => match event.kind {
+                EventKind::Died | EventKind::Paused | EventKind::Removed => {
+                    let found = self.sight.found().iter().find(|found| found.id == event.container);
+                    // What we stop ourselves is no news.
+                    let expected = found.is_none_or(|found| self.jobs.is_busy(&found.identity.task));
+                    self.sight.ended(event.container);
+                    if expected { self.pulse.look_soon() } else { self.pulse.look_now() }
+                }
+                EventKind::Created
+                | EventKind::Started
+                | EventKind::OutOfMemory
+                | EventKind::Health
+                | EventKind::Unpaused
+                | EventKind::Renamed => self.pulse.look_soon(),
+            },
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Look(look) => self.looked(look),
+            Done::Steps(outcome) => self.worked(outcome),
+            Done::Words { task, finished_at, words } => {
+                if let Some(kept) = self.words.get_mut(&task).filter(|kept| kept.0 == finished_at) {
+                    kept.1 = words;
+                }
+            }
+        }
+        self.report_soon();
+    }
+
+    fn worked(&mut self, outcome: Outcome) {
+        let Outcome { key, removed, made, failed } = outcome;
+        let now = self.clock.now();
+        match made {
+            Some(Made::Image(wanted, id)) => {
+                self.memory.images.insert(wanted, plan::Image { id, at: now });
+            }
+            Some(Made::Resource(key, settings)) => {
+                self.memory.ensured.insert(key, settings);
+                self.more_at = Instant::now();
+            }
+            Some(Made::Nothing(key)) => {
+                if let plan::Key::Network(name) = &key {
+                    self.memory.networks.retain(|network| network.engine_name != *name);
+                }
+                self.memory.ensured.remove(&key);
+                self.more_at = Instant::now();
+            }
+            None => {}
+        }
+        if let plan::Key::Image(wanted) = &key {
+            self.pulling.remove(wanted);
+        }
+        if let plan::Key::Task(task) = &key {
+            self.sight.worked_on(task.clone(), &removed);
+            self.pulse.look_soon();
+        }
+        match failed {
+            None => {
+                self.memory.tries.remove(&key);
+            }
+            Some(failed) => {
+                if failed.not_found {
+                    // An image or a network was removed by somebody: look for all of them again.
+                    self.memory.images.clear();
+                    self.memory.ensured.clear();
+                }
+                self.memory.failed(key, failed.reason, failed.engine_down, (now, self.seed));
+            }
+        }
+    }
+
+    fn looked(&mut self, look: Look) {
+        let now = self.clock.now();
+        match look.seen {
+            Ok(seen) => {
+                if seen.info.is_some() {
+                    self.more_at = Instant::now() + MORE;
+                }
+                if self.pulse.succeeded(seen.info, look.took) {
+                    tracing::info!("the engine is back");
+                    self.memory.engine_is_back();
+                    self.memory.ensured.clear();
+                }
+                if let Some(networks) = seen.networks {
+                    self.memory.networks = networks;
+                }
+                self.sight.take(look.number, seen.containers);
+                self.belong();
+                self.observe(now);
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                if self.pulse.failed(reason.clone(), now, look.took) {
+                    tracing::warn!(reason, "the engine does not answer");
+                }
+            }
+        }
+        if self.sight.has_looked() || self.pulse.is_down() {
+            self.opens_at.get_or_insert_with(|| Instant::now() + SECOND);
+        }
+    }
+
+    /// Without an assignment, the labels say whose node this is.
+    fn belong(&mut self) {
+        if !self.orders.borrow().cluster().is_empty() {
+            return;
+        }
+        let mut clusters = self.sight.found().iter().map(|found| &found.identity.cluster);
+        if let Some(cluster) = clusters.next()
+            && clusters.all(|other| other == cluster)
+        {
+            self.follower.belong_to(cluster);
+        }
+    }
+
+    /// Takes in how the runs of the tasks go, and asks for the last words of those that ended.
+    fn observe(&mut self, now: Timestamp) {
+        let orders = Arc::clone(&self.orders.borrow());
+        let Self { memory, sight, words, jobs, tools, .. } = self;
+        memory.histories.retain(|task, _| {
+            orders.tasks().contains_key(task)
+                || sight.found().iter().any(|found| found.identity.task == *task)
+        });
+        words.retain(|task, _| memory.histories.contains_key(task));
+        let Memory { histories, .. } = memory;
+        let unremembered = Memory::default();
+        let view = View { orders: &orders, found: sight.found(), memory: &unremembered, now };
+        for task in orders.tasks().values() {
+            let Some(template) = orders.template(&task.id) else { continue };
+            if matches!(task.desired, Desired::Stop { .. })
+                || !sight.is_settled(&task.id)
+                || jobs.is_busy(&task.id)
+            {
+                continue;
+            }
+            let found = view.container(&task.id);
+            let history = histories.entry(task.id.clone()).or_default();
+            history.observe(found.map(|found| &found.state), &template.restart, now);
+            let Some(found) = found else { continue };
+            if let State::Exited { finished_at, .. } = found.state
+                && words.get(&task.id).is_none_or(|known| known.0 != finished_at)
+            {
+                words.insert(task.id.clone(), (finished_at, String::new()));
+                let whose = (task.id.clone(), found.id.clone());
+                jobs.words(work::last_words(Arc::clone(tools), whose, history.started_at, finished_at));
+            }
+        }
+    }
+
+    /// Probes what runs and has a probe.
+    fn probe(&mut self, orders: &Orders) {
+        let view = View { orders, found: self.sight.found(), memory: &self.memory, now: self.clock.now() };
+        let mut runs = Vec::new();
+        for task in orders.tasks().keys() {
+            let Some(probe) = orders.template(task).and_then(|template| template.probe.clone()) else {
+                continue;
+            };
+            let Some(found) = view.container(task).filter(|found| !self.sight.has_ended(&found.id)) else {
+                continue;
+            };
+            let State::Running { started_at } = found.state else { continue };
+            let serving = Serving { task: task.clone(), address: found.address() };
+            let Some(address) = plan::address(orders, &serving) else { continue };
+            let address = std::net::SocketAddr::new(address, probe.port);
+            runs.push(Run { task: task.clone(), container: found.id.clone(), started_at, address, probe });
+        }
+        self.checkups.follow(runs);
+    }
+
+    /// Nothing is published until tasks that were healthy all along have had the time to show it.
+    fn open(&mut self) {
+        let is_time = |at: Instant| at <= Instant::now() || self.checkups.all_were_probed();
+        if !self.is_open && self.opens_at.is_some_and(is_time) {
+            self.is_open = true;
+            self.report_at = Instant::now();
+        }
+    }
+
+    fn keep_histories(&mut self) {
+        let histories = self.memory.histories.clone();
+        if let Err(error) = follow::unhurried(|| self.ledger.keep_histories(&histories)) {
+            tracing::warn!(reason = chain(&error), "the restarts are not kept");
+        }
+        self.histories_kept = (histories, Instant::now() + SECOND);
+    }
+}

@@ -1,0 +1,307 @@
+//! Carries steps out: one call to the engine for each. What to do is decided elsewhere.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::{Semaphore, mpsc};
+use tug_api::error::chain;
+use tug_model::spec::container::PullPolicy;
+use tug_model::{TaskId, Timestamp};
+
+use super::configs::ConfigFiles;
+use crate::plan::{Ensured, ImageWanted, Key, Orders, Step};
+use crate::runtime::{
+    ContainerId, ContainerRequest, EngineEvent, EngineInfo, Found, FoundNetwork, Identity, LogQuery, Runtime,
+    RuntimeError,
+};
+
+/// What jobs need.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) runtime: Arc<dyn Runtime>,
+    /// How many containers are made, started or removed at once.
+    pub(super) engine: Semaphore,
+    pub(super) configs: ConfigFiles,
+    pub(super) notes: mpsc::UnboundedSender<Note>,
+}
+
+/// What is told while something goes on.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// The engine's events flow, from now on; some may have been missed.
+    Listening,
+    /// Something happened to a container.
+    Event(EngineEvent),
+    /// How far a pull is.
+    Progress(ImageWanted, String),
+}
+
+/// What a job has come to.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The steps of one key.
+    Steps(Outcome),
+    /// A look at the engine.
+    Look(Look),
+    /// What a container wrote before it ended.
+    Words { task: TaskId, finished_at: Timestamp, words: String },
+}
+
+/// What became of the steps of one key.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) key: Key,
+    pub(super) removed: BTreeSet<ContainerId>,
+    pub(super) made: Option<Made>,
+    pub(super) failed: Option<Failed>,
+}
+
+/// What is known to be there, or gone, from now on.
+#[derive(Debug)]
+pub(super) enum Made {
+    Image(ImageWanted, String),
+    Resource(Key, Ensured),
+    Nothing(Key),
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) reason: String,
+    /// The engine did not answer.
+    pub(super) engine_down: bool,
+    /// Something that was taken to be there is not.
+    pub(super) not_found: bool,
+}
+
+/// A look at the engine.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) number: u64,
+    pub(super) took: Duration,
+    pub(super) seen: Result<Seen, RuntimeError>,
+}
+
+/// What a look saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) containers: Vec<Found>,
+    /// Only when they were asked for.
+    pub(super) networks: Option<Vec<FoundNetwork>>,
+    /// The same.
+    pub(super) info: Option<EngineInfo>,
+}
+
+/// Why a step failed before the engine was asked.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Config(#[from] super::configs::ConfigError),
+    #[error("image `{0}` is not on this node, and its pull policy is `never`")]
+    NoImage(String),
+    #[error(
+        "image `{0}` was built on another machine and is not on this node: apply the project again from here"
+    )]
+    NotBuilt(String),
+    #[error("task `{0}` is no longer assigned")]
+    Forgotten(TaskId),
+}
+
+/// So many of the last lines are read when a process has ended.
+const LAST_LINES: u32 = 20;
+/// And no more than this many bytes of them are kept.
+const LAST_BYTES: usize = 2048;
+/// The time for that.
+const LAST_TIME: Duration = Duration::from_secs(3);
+
+/// Takes the steps of one key, in order, up to the first that fails.
+pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps: Vec<Step>) -> Done {
+    let mut outcome = Outcome { key, removed: BTreeSet::new(), made: None, failed: None };
+    for step in steps {
+        tracing::debug!(%step, "begin");
+        match carry_out(&tools, &orders, &step, &mut outcome).await {
+            Ok(()) => tracing::info!(%step, "done"),
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(%step, reason, "failed");
+                let runtime = if let StepError::Runtime(error) = &error { Some(error) } else { None };
+                outcome.failed = Some(Failed {
+                    engine_down: runtime.is_some_and(RuntimeError::is_engine_down),
+                    not_found: runtime.is_some_and(RuntimeError::is_not_found),
+                    reason,
+                });
+                break;
+            }
+        }
+    }
+    Done::Steps(outcome)
+}
+
+async fn carry_out(
+    tools: &Tools,
+    orders: &Orders,
+    step: &Step,
+    outcome: &mut Outcome,
+) -> Result<(), StepError> {
+    let runtime = &tools.runtime;
+    let place = || async { tools.engine.acquire().await.expect("the semaphore is never closed") };
+    match step {
+        Step::Fetch(wanted) => {
+            let id = fetch(tools, wanted).await?;
+            outcome.made = Some(Made::Image(wanted.clone(), id));
+        }
+        Step::EnsureNetwork { project, key, .. } => {
+            if let Some(network) = orders.resources(project).and_then(|all| all.networks.get(key)) {
+                runtime.ensure_network(project, key, network).await?;
+                outcome.made = Some(Made::Resource(step.key(), Ensured::Network(network.clone())));
+            }
+        }
+        Step::EnsureVolume { project, key, .. } => {
+            if let Some(volume) = orders.resources(project).and_then(|all| all.volumes.get(key)) {
+                runtime.ensure_volume(project, key, volume).await?;
+                outcome.made = Some(Made::Resource(step.key(), Ensured::Volume(volume.clone())));
+            }
+        }
+        Step::Create { task, image } => {
+            let request = request(tools, orders, task, image)?;
+            let _place = place().await;
+            runtime.run(&request).await?;
+        }
+        Step::Start { container, .. } => {
+            let _place = place().await;
+            runtime.start(container).await?;
+        }
+        Step::Unpause { container, .. } => runtime.unpause(container).await?,
+        Step::Stop { container, grace, .. } => runtime.stop(container, *grace).await?,
+        Step::Remove { container, .. } => {
+            let _place = place().await;
+            runtime.remove(container).await?;
+            outcome.removed.insert(container.clone());
+        }
+        Step::RemoveNetwork { engine_name } => {
+            runtime.remove_network(engine_name).await?;
+            outcome.made = Some(Made::Nothing(step.key()));
+        }
+    }
+    Ok(())
+}
+
+/// The id of an image, from the node or from a registry.
+async fn fetch(tools: &Tools, wanted: &ImageWanted) -> Result<String, StepError> {
+    let here = match wanted.policy {
+        PullPolicy::Missing | PullPolicy::Never => tools.runtime.image_present(&wanted.reference).await?,
+        PullPolicy::Always => None,
+    };
+    if let Some(id) = here {
+        return Ok(id);
+    }
+    if wanted.policy == PullPolicy::Never {
+        let reference = wanted.reference.clone();
+        let built = reference.starts_with("sha256:");
+        return Err(if built { StepError::NotBuilt(reference) } else { StepError::NoImage(reference) });
+    }
+    let (notes, image) = (tools.notes.clone(), wanted.clone());
+    let progress = Box::new(move |text: String| {
+        // Nobody listens any more when the agent stops.
+        let _ = notes.send(Note::Progress(image.clone(), text));
+    });
+    progress(String::from("from the registry"));
+    Ok(tools.runtime.pull(&wanted.reference, wanted.platform.as_deref(), progress).await?)
+}
+
+fn request(
+    tools: &Tools,
+    orders: &Orders,
+    task: &TaskId,
+    image: &str,
+) -> Result<ContainerRequest, StepError> {
+    let forgotten = || StepError::Forgotten(task.clone());
+    let assigned = orders.tasks().get(task).ok_or_else(forgotten)?;
+    let template = orders.template(task).ok_or_else(forgotten)?;
+    let files = if template.container.configs.is_empty() {
+        std::collections::BTreeMap::new()
+    } else {
+        super::follow::unhurried(|| tools.configs.prepare(template, &orders.assignment().configs))?
+    };
+    Ok(ContainerRequest {
+        identity: Identity {
+            cluster: orders.cluster().to_owned(),
+            node: orders.assignment().node.clone(),
+            task: task.clone(),
+            project: assigned.project.clone(),
+            service: assigned.service.clone(),
+            slot: assigned.slot,
+            template: assigned.template.clone(),
+        },
+        template: Arc::clone(template),
+        resources: orders.resources(&assigned.project).cloned().unwrap_or_default(),
+        config_files: files,
+        image: image.to_owned(),
+    })
+}
+
+/// Looks at the engine; `more` asks for its networks and for how it is, too.
+pub(super) async fn look(tools: Arc<Tools>, number: u64, more: bool) -> Done {
+    let began = tokio::time::Instant::now();
+    let seen = async {
+        if !more {
+            return Ok(Seen { containers: tools.runtime.list().await?, networks: None, info: None });
+        }
+        let info = tools.runtime.check().await?;
+        let networks = tools.runtime.networks().await?;
+        Ok(Seen { containers: tools.runtime.list().await?, networks: Some(networks), info: Some(info) })
+    }
+    .await;
+    Done::Look(Look { number, took: began.elapsed(), seen })
+}
+
+/// Reads what a container last wrote. What cannot be read is empty.
+pub(super) async fn last_words(
+    tools: Arc<Tools>,
+    (task, container): (TaskId, ContainerId),
+    since: Option<Timestamp>,
+    finished_at: Timestamp,
+) -> Done {
+    let query = LogQuery { since, tail: Some(LAST_LINES), follow: false };
+    let read = async {
+        let mut text = String::new();
+        let Ok(mut lines) = tools.runtime.logs(&container, query).await else { return text };
+        while let Some(Ok(line)) = lines.next().await {
+            text.push_str(&String::from_utf8_lossy(&line.text));
+            text.push('\n');
+        }
+        text
+    };
+    let text = tokio::time::timeout(LAST_TIME, read).await.unwrap_or_default();
+    Done::Words { task, finished_at, words: ending(text.trim_end()).to_owned() }
+}
+
+/// The last [`LAST_BYTES`] of `text`, from the start of a character on.
+fn ending(text: &str) -> &str {
+    let mut from = text.len().saturating_sub(LAST_BYTES);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text.get(from..).unwrap_or_default()
+}
+
+/// Tells the engine's events for ever.
+pub(super) async fn listen(tools: Arc<Tools>) {
+    loop {
+        if let Ok(mut events) = tools.runtime.events().await {
+            if tools.notes.send(Note::Listening).is_err() {
+                return;
+            }
+            while let Some(Ok(event)) = events.next().await {
+                if tools.notes.send(Note::Event(event)).is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,109 @@
+//! What the orchestrator asks the agent: the requests of `tug_api::node`.
+
+mod exec;
+mod logs;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use futures_util::stream;
+use http::StatusCode;
+use tokio::sync::watch;
+use tug_api::error::chain;
+use tug_api::{ApiError, Code, lines};
+use tug_model::TaskId;
+use tug_model::assignment::Assignment;
+
+use crate::control::{Follower, Inside, Rejection, Snapshot};
+use crate::runtime::{ContainerId, Runtime};
+
+/// How everything stands, now and from now on.
+type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    follower: Arc<Follower>,
+    runtime: Arc<dyn Runtime>,
+    snapshots: Snapshots,
+    samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
+}
+
+/// The largest assignment in bytes: ten thousand tasks and their configs.
+const LARGEST: usize = 256 << 20;
+
+/// The agent's router.
+pub(crate) fn router(follower: Arc<Follower>, runtime: Arc<dyn Runtime>, snapshots: Snapshots) -> Router {
+    Router::new()
+        .route("/assignment", put(assignment))
+        .route("/reports", get(reports))
+        .route("/tasks/{id}/logs", get(logs::logs))
+        .route("/tasks/{id}/exec", post(exec::exec))
+        .route("/usage", get(usage::usage))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .with_state(Shared { follower, runtime, snapshots, samples: Arc::default() })
+}
+
+async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
+    let body = axum::body::to_bytes(request.into_body(), LARGEST)
+        .await
+        .map_err(|error| ApiError::new(Code::BadRequest, chain(&error)))?;
+    let assignment: Assignment = serde_json::from_slice(&body).map_err(|error| {
+        let code = if error.is_data() { Code::Invalid } else { Code::JsonSyntax };
+        ApiError::new(code, error.to_string())
+    })?;
+    match shared.follower.accept(assignment) {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error @ Rejection::Refused(_)) => {
+            tracing::warn!(reason = chain(&error), "an assignment is refused");
+            Err(ApiError::new(Code::Conflict, chain(&error)))
+        }
+        Err(error @ Rejection::Flawed(_)) => Err(ApiError::new(Code::Invalid, chain(&error))),
+        Err(Rejection::Disk(error)) => {
+            let code = if error.is_disk_full() { Code::StoreFull } else { Code::Internal };
+            Err(ApiError::new(code, chain(&error)))
+        }
+    }
+}
+
+/// The newest report, then every one that follows; those that come while nobody reads are skipped.
+async fn reports(State(mut shared): State<Shared>) -> Response {
+    shared.snapshots.mark_changed();
+    lines::response(stream::unfold(shared.snapshots, async |mut snapshots| {
+        loop {
+            // The sender goes when the agent stops.
+            snapshots.changed().await.ok()?;
+            let report = snapshots.borrow_and_update().as_ref().map(|snapshot| snapshot.report.clone());
+            if let Some(report) = report {
+                return Some((report, snapshots));
+            }
+        }
+    }))
+}
+
+impl Shared {
+    /// The container of a task.
+    fn inside(&self, task: &TaskId) -> Result<Inside, ApiError> {
+        let snapshot = self.snapshots.borrow().clone();
+        let snapshot = snapshot.ok_or_else(|| {
+            ApiError::new(Code::Unavailable, "the node has not looked at its containers yet")
+        })?;
+        let inside = snapshot.containers.get(task).cloned();
+        inside.ok_or_else(|| ApiError::not_found(format!("container of task `{task}` on this node")))
+    }
+}
+
+/// The task in a path.
+fn task(Path(id): Path<String>) -> Result<TaskId, ApiError> {
+    TaskId::parse(&id).map_err(|error| ApiError::new(Code::BadRequest, error.to_string()))
+}
+
+/// An answer as JSON.
+fn json<T: serde::Serialize>(value: T) -> Json<T> {
+    Json(value)
+}

@@ -1,0 +1,219 @@
+//! What the agent keeps on disk: who the node is, its last assignment, and how the runs of its tasks went.
+//!
+//! Each file is two lines of JSON: the value, and its checksum. A file is replaced whole: written beside, synced, renamed,
+//! and its folder synced. One that is damaged is put aside and counts as missing; the containers' labels say the rest.
+//! The assignment holds environments, and with them secrets: nobody but the owner may read it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tug_model::assignment::Assignment;
+use tug_model::{NodeId, TaskId};
+
+use crate::plan::History;
+
+/// The files of one agent.
+#[derive(Debug)]
+pub struct Ledger {
+    folder: PathBuf,
+}
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder is not there and cannot be made.
+    #[error("make the folder {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be written; the old one is still there.
+    #[error("write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No random number for the id of the node.
+    #[error("draw a random number: {0}")]
+    Random(getrandom::Error),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Checksum {
+    crc32: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NodeFile {
+    id: NodeId,
+}
+
+const ASSIGNMENT: &str = "assignment.json";
+const RESTARTS: &str = "restarts.json";
+const NODE: &str = "node.json";
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// The ledger in `folder`, which is made if need be, for its owner only.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The node's id: the one it has had, or `wanted`, or one made from the host's name, once.
+    pub fn node(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, Error> {
+        if let Some(wanted) = wanted {
+            return Ok(wanted);
+        }
+        if let Some(NodeFile { id }) = self.load(NODE)? {
+            return Ok(id);
+        }
+        let id = invent(hostname)?;
+        self.save(NODE, &NodeFile { id: id.clone() })?;
+        Ok(id)
+    }
+
+    /// The last assignment; `None` if there is none, or none that can be trusted.
+    pub fn assignment(&self) -> Result<Option<Assignment>, Error> {
+        self.load(ASSIGNMENT)
+    }
+
+    /// Keeps `assignment`. When this returns it is on disk.
+    pub fn keep_assignment(&self, assignment: &Assignment) -> Result<(), Error> {
+        self.save(ASSIGNMENT, assignment)
+    }
+
+    /// How the runs of the tasks went; empty if that is not known.
+    pub fn histories(&self) -> Result<BTreeMap<TaskId, History>, Error> {
+        Ok(self.load(RESTARTS)?.unwrap_or_default())
+    }
+
+    /// Keeps how the runs of the tasks went.
+    pub fn keep_histories(&self, histories: &BTreeMap<TaskId, History>) -> Result<(), Error> {
+        self.save(RESTARTS, histories)
+    }
+
+    fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.folder.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        if let Some(value) = parse(&bytes) {
+            return Ok(Some(value));
+        }
+        let aside = self.folder.join(format!("{name}.damaged"));
+        tracing::warn!(file = %path.display(), "the file is damaged; it is put aside and counts as missing");
+        fs::rename(&path, aside).map_err(|source| Error::Write { path, source })?;
+        Ok(None)
+    }
+
+    fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+        let path = self.folder.join(name);
+        let written = serialize(value).and_then(|bytes| replace(&path, &bytes, 0o600, (None, None)));
+        written.map_err(|source| Error::Write { path, source })
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } | Self::Read { source, .. } | Self::Write { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Random(_) => false,
+        }
+    }
+}
+
+// === files ===
+
+/// Puts `bytes` in the place of the file at `path`, so that after a power cut there is the old file or the new one.
+pub(crate) fn replace(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    (user, group): (Option<u32>, Option<u32>),
+) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // Left by a crash, and perhaps with another mode.
+    match fs::remove_file(&beside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    // The umask takes bits away that a config file may need.
+    if user.is_some() || group.is_some() {
+        std::os::unix::fs::fchown(&file, user, group)?;
+    }
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn serialize<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value)?;
+    let crc32 = crc32fast::hash(&bytes);
+    bytes.push(b'\n');
+    serde_json::to_writer(&mut bytes, &Checksum { crc32 })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (value, checksum) = (lines.next()?, lines.next()?);
+    let Checksum { crc32 } = serde_json::from_slice(checksum).ok()?;
+    (crc32fast::hash(value) == crc32).then(|| serde_json::from_slice(value).ok()).flatten()
+}
+
+/// A new id for a node on a host of this name: `web-7f3a`.
+fn invent(hostname: &str) -> Result<NodeId, Error> {
+    let random = getrandom::u32().map_err(Error::Random)?;
+    let plain: String = hostname
+        .to_ascii_lowercase()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .skip_while(|letter| *letter == '-')
+        .take(50)
+        .collect();
+    let name = if plain.is_empty() { "node" } else { plain.trim_end_matches('-') };
+    Ok(NodeId::parse(&format!("{name}-{random:08x}")).expect("plain letters and eight digits make a node id"))
+}
