@@ -1,4 +1,7 @@
 //! The control plane: the store, the planner, the loop that carries plans out, the nodes and the REST API.
 
+pub mod metrics;
+pub mod nodes;
 pub mod plan;
+pub mod rest;
 pub mod store;

@@ -1,0 +1,261 @@
+//! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
+//!
+//! A session asks its agent two things: to follow the node's assignment, whenever that says something new
+//! ([`push`]), and for its reports ([`session`]). What comes of it is one [`Observed`], published whole.
+//!
+//! **Guarantees.** An agent is never sent an assignment that is older than the one it has acknowledged. A node that has
+//! been silent for three seconds is not connected any more, whatever its connection says.
+//!
+//! **Assumptions.** There is at most one session of a node; a newer one ends the older.
+
+#[cfg(test)]
+pub(crate) mod fake;
+mod keep;
+mod push;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tug_api::Clock;
+use tug_api::node::NodeClient;
+use tug_api::transport::Channel;
+use tug_model::report::Report;
+use tug_model::{Millis, NodeId, Revision, Timestamp};
+
+use self::session::Session;
+use crate::plan::{NodeObserved, Observed, World};
+use crate::store::{State, Store};
+
+/// At most one publication in this time: reports come in bursts.
+const PACE: Duration = Duration::from_millis(10);
+/// An agent that acknowledged an assignment and after this time still reports another one is told again.
+const PATIENCE: Millis = Millis::from_secs(3);
+
+/// The handle: cheap to clone, good from any task.
+#[derive(Debug, Clone)]
+pub struct Nodes(Arc<Shared>);
+
+/// What publishes: it must run for [`Nodes::observed`] to change.
+#[derive(Debug)]
+pub struct Publisher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    clock: Clock,
+    closing: CancellationToken,
+    sessions: TaskTracker,
+    known: Mutex<Known>,
+    changed: Notify,
+    published: watch::Sender<Arc<Observed>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    observed: Observed,
+    connections: BTreeMap<NodeId, Connection>,
+    last_number: u64,
+}
+
+/// The newest session of a node, connected or not.
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    ending: CancellationToken,
+    again: Arc<Notify>,
+    /// `None` when the session has ended.
+    client: Option<NodeClient>,
+    /// The newest assignment that the agent acknowledged, and when.
+    told: Option<(Revision, Timestamp)>,
+    refusal: Option<String>,
+}
+
+/// The world as the planner looks at it.
+pub(crate) fn world(state: &State, observed: &Arc<Observed>) -> World {
+    World {
+        revision: state.revision,
+        projects: state.projects.clone(),
+        tasks: state.tasks.clone(),
+        templates: state.templates.clone(),
+        nodes: state.nodes.clone(),
+        observed: Arc::clone(observed),
+    }
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    /// Without any node.
+    pub fn new(store: Store, clock: Clock) -> (Self, Publisher) {
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            closing: CancellationToken::new(),
+            sessions: TaskTracker::new(),
+            known: Mutex::default(),
+            changed: Notify::new(),
+            published: watch::Sender::default(),
+        });
+        (Self(Arc::clone(&shared)), Publisher(shared))
+    }
+
+    /// From now on the agent of `node` is asked over `channel`. An older session of the node ends.
+    pub fn register(&self, node: NodeId, channel: Channel) {
+        let shared = &self.0;
+        if shared.closing.is_cancelled() {
+            return;
+        }
+        let client = NodeClient::new(channel);
+        let mut known = shared.known();
+        known.last_number += 1;
+        let connection = Connection {
+            number: known.last_number,
+            ending: shared.closing.child_token(),
+            again: Arc::default(),
+            client: Some(client.clone()),
+            told: None,
+            refusal: None,
+        };
+        let (ending, again) = (connection.ending.clone(), Arc::clone(&connection.again));
+        let number = connection.number;
+        if let Some(older) = known.connections.insert(node.clone(), connection) {
+            older.ending.cancel();
+            // The agent of a new connection may be another process: it has acknowledged nothing yet.
+            known.update(&node, |observed| observed.acked = Revision(0));
+        }
+        drop(known);
+        let session = Session { node, number, client, ending, again, shared: Arc::clone(shared) };
+        shared.sessions.spawn(session.run());
+    }
+
+    /// What the agents observe, whole, again whenever that changes.
+    pub fn observed(&self) -> watch::Receiver<Arc<Observed>> {
+        self.0.published.subscribe()
+    }
+
+    /// Asks the agent of `node`; `None` when it is not connected.
+    pub fn client(&self, node: &NodeId) -> Option<NodeClient> {
+        self.0.known().connections.get(node)?.client.clone()
+    }
+
+    /// Why the agent of `node` does not obey its newest assignment; `None` when it does.
+    pub fn refusal(&self, node: &NodeId) -> Option<String> {
+        self.0.known().connections.get(node)?.refusal.clone()
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// Publishes until `stop`, then ends the sessions.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self(shared) = self;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = shared.changed.notified() => {}
+            }
+            let observed = Arc::new(shared.known().observed.clone());
+            shared.published.send_replace(observed);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(PACE) => {}
+            }
+        }
+        shared.closing.cancel();
+        shared.sessions.close();
+        shared.sessions.wait().await;
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A report came in.
+    fn heard(&self, session: &Session, report: Report) {
+        let now = self.clock.now();
+        let mut known = self.known();
+        let Some(connection) = known.current(session) else { return };
+        let strays = |(told, at): (Revision, Timestamp)| {
+            report.following.generation != told && now.since(at) > PATIENCE
+        };
+        if connection.told.is_some_and(strays) {
+            connection.told = None;
+            connection.again.notify_one();
+        }
+        known.update(&session.node, |observed| {
+            observed.connected = true;
+            observed.report = Some(Arc::new(report));
+            observed.received_at = now;
+        });
+        drop(known);
+        self.changed.notify_one();
+    }
+
+    /// The agent acknowledged the assignment of `told`, or what it acknowledged says the same as that of `revision`.
+    fn acknowledged(&self, session: &Session, told: Option<Revision>, revision: Revision) {
+        let now = self.clock.now();
+        let mut known = self.known();
+        let Some(connection) = known.current(session) else { return };
+        if let Some(told) = told {
+            connection.told = Some((told, now));
+            connection.refusal = None;
+        }
+        known.update(&session.node, |observed| observed.acked = revision);
+        drop(known);
+        self.changed.notify_one();
+    }
+
+    /// The agent does not obey. Says whether that is news.
+    fn refused(&self, session: &Session, reason: &str) -> bool {
+        let mut known = self.known();
+        let Some(connection) = known.current(session) else { return false };
+        let is_new = connection.refusal.as_deref() != Some(reason);
+        connection.refusal = Some(reason.to_owned());
+        is_new
+    }
+
+    /// The session has ended.
+    fn ended(&self, session: &Session) {
+        let mut known = self.known();
+        let Some(connection) = known.current(session) else { return };
+        connection.client = None;
+        connection.told = None;
+        known.update(&session.node, |observed| {
+            observed.connected = false;
+            observed.acked = Revision(0);
+        });
+        drop(known);
+        self.changed.notify_one();
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// The session's own connection; `None` when a newer session has taken its place.
+    fn current(&mut self, session: &Session) -> Option<&mut Connection> {
+        self.connections.get_mut(&session.node).filter(|connection| connection.number == session.number)
+    }
+
+    fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut NodeObserved)) {
+        let mut observed =
+            self.observed.nodes.get(node).map_or_else(NodeObserved::default, |it| NodeObserved::clone(it));
+        change(&mut observed);
+        self.observed.nodes.insert(node.clone(), Arc::new(observed));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! An agent for tests: it obeys at once, and everything it is told to run is healthy.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::routing::{get, post, put};
+use futures_util::stream::unfold;
+use tokio::sync::watch;
+use tug_api::node::{TaskLogLine, TaskUse};
+use tug_api::transport::Channel;
+use tug_api::user::LogStream;
+use tug_api::{ApiError, Code, lines};
+use tug_model::assignment::Assignment;
+use tug_model::node::{Capacity, NodeInfo};
+use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
+use tug_model::task::Desired;
+use tug_model::{Bytes, Millis, NanoCpus, NodeId, TaskId, Timestamp};
+
+/// The agent; clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeAgent(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    told: watch::Sender<Assignment>,
+    puts: Mutex<Vec<Assignment>>,
+    behaviour: Mutex<Behaviour>,
+    logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
+}
+
+/// How the agent is out of order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Behaviour {
+    /// It refuses every assignment with this.
+    pub(crate) refuses: Option<String>,
+    /// It answers every assignment with an internal error.
+    pub(crate) fails: bool,
+    /// It says nothing any more.
+    pub(crate) is_silent: bool,
+    /// It acknowledges, but goes on following what it followed.
+    pub(crate) forgets: bool,
+    /// Its Engine's version.
+    pub(crate) engine_version: Option<String>,
+}
+
+// === impl FakeAgent ===
+
+impl FakeAgent {
+    pub(crate) fn new(node: &str) -> Self {
+        let node = NodeId::parse(node).unwrap();
+        Self(Arc::new(Inner {
+            told: watch::Sender::new(Assignment::empty(node)),
+            puts: Mutex::default(),
+            behaviour: Mutex::default(),
+            logs: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Channel::service(self.router())
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route("/assignment", put(assign))
+            .route("/reports", get(reports))
+            .route("/tasks/{id}/logs", get(logs))
+            .route("/tasks/{id}/exec", post(async |body: Body| body))
+            .route("/usage", get(usage))
+            .with_state(self.clone())
+    }
+
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.0.behaviour.lock().unwrap());
+        self.0.told.send_modify(|_| {});
+    }
+
+    /// Every assignment that it was sent.
+    pub(crate) fn puts(&self) -> Vec<Assignment> {
+        self.0.puts.lock().unwrap().clone()
+    }
+
+    /// What it follows.
+    pub(crate) fn told(&self) -> Assignment {
+        self.0.told.borrow().clone()
+    }
+
+    pub(crate) fn write(&self, task: &TaskId, at: u64, line: &str) {
+        let line = TaskLogLine { at: Timestamp(at), stream: LogStream::Stdout, line: line.to_owned() };
+        self.0.logs.lock().unwrap().entry(task.clone()).or_default().push(line);
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        self.0.behaviour.lock().unwrap().clone()
+    }
+
+    fn report(&self) -> Report {
+        let told = self.told();
+        let running = Phase::Running { health: Health::Healthy, address: None };
+        let tasks = told.tasks.iter().filter(|task| !matches!(task.desired, Desired::Stop { .. }));
+        Report {
+            info: info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0")),
+            following: Following {
+                cluster: told.cluster.clone(),
+                epoch: told.epoch,
+                generation: told.generation,
+            },
+            engine: Engine::Up,
+            tasks: tasks
+                .map(|task| TaskReport {
+                    id: task.id.clone(),
+                    phase: running.clone(),
+                    age: Millis(0),
+                    restarts: 0,
+                    connections: 0,
+                })
+                .collect(),
+            closed_ports: Vec::new(),
+        }
+    }
+}
+
+fn info(engine_version: &str) -> NodeInfo {
+    NodeInfo {
+        hostname: "attic".into(),
+        os: "linux".into(),
+        arch: "amd64".into(),
+        capacity: Capacity { cpus: NanoCpus(4_000_000_000), memory: Bytes(8 << 30) },
+        labels: BTreeMap::new(),
+        engine_version: engine_version.to_owned(),
+        agent_version: "0.1.0".into(),
+    }
+}
+
+async fn assign(
+    State(agent): State<FakeAgent>,
+    axum::Json(told): axum::Json<Assignment>,
+) -> Result<(), ApiError> {
+    agent.0.puts.lock().unwrap().push(told.clone());
+    let behaviour = agent.behaviour();
+    if let Some(reason) = behaviour.refuses {
+        return Err(ApiError::new(Code::Conflict, reason));
+    }
+    if behaviour.fails {
+        return Err(ApiError::new(Code::Internal, "it does not work"));
+    }
+    if !behaviour.forgets {
+        agent.0.told.send_replace(told);
+    }
+    Ok(())
+}
+
+async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {
+    let told = agent.0.told.subscribe();
+    lines::response(unfold((agent, told, true), async |(agent, mut told, is_first)| {
+        if !is_first {
+            let _every_second = tokio::time::timeout(Duration::from_secs(1), told.changed()).await;
+        }
+        told.borrow_and_update();
+        if agent.behaviour().is_silent {
+            return std::future::pending().await;
+        }
+        Some((agent.report(), (agent, told, false)))
+    }))
+}
+
+async fn logs(
+    State(agent): State<FakeAgent>,
+    Path(id): Path<String>,
+) -> Result<axum::response::Response, ApiError> {
+    let id = TaskId::parse(&id).unwrap();
+    let lines = agent.0.logs.lock().unwrap().get(&id).cloned();
+    let lines = lines.ok_or_else(|| ApiError::not_found("container"))?;
+    Ok(lines::response(futures_util::stream::iter(lines)))
+}
+
+async fn usage(State(agent): State<FakeAgent>) -> axum::Json<Vec<TaskUse>> {
+    let told = agent.told();
+    let used = told.tasks.iter().map(|task| TaskUse {
+        task: task.id.clone(),
+        cpu: NanoCpus(5),
+        memory: Bytes(6),
+        memory_limit: None,
+        pids: 7,
+        received: Bytes(8),
+        sent: Bytes(9),
+    });
+    axum::Json(used.collect())
+}

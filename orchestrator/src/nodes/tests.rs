@@ -1,0 +1,234 @@
+use tug_model::node::Node;
+use tug_model::task::{Desired, Task};
+use tug_model::{ProjectName, ServiceName, Slot, TaskId};
+
+use super::fake::FakeAgent;
+use super::*;
+use crate::store::{self, Change, Expect, MemoryDisk};
+
+struct Bench {
+    store: Store,
+    nodes: Nodes,
+    observed: watch::Receiver<Arc<Observed>>,
+    agent: FakeAgent,
+    stop: CancellationToken,
+    running: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let disk = MemoryDisk::new();
+        let (store, writer) = store::open(store::Config::memory(&disk, "c1")).await.unwrap();
+        let clock = Clock::starting_at(Timestamp(1_000_000));
+        let (nodes, publisher) = Nodes::new(store.clone(), clock);
+        let stop = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(stop.clone()));
+        let publishing = tokio::spawn(publisher.run(stop.clone()));
+        let written = tokio::spawn(async move {
+            writing.await.unwrap();
+        });
+        let observed = nodes.observed();
+        let running = vec![written, publishing];
+        Self { store, nodes, observed, agent: FakeAgent::new("n1"), stop, running }
+    }
+
+    fn connect(&self) {
+        self.nodes.register(node(), self.agent.channel());
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Revision {
+        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap()
+    }
+
+    async fn until(&mut self, is_so: impl Fn(&NodeObserved) -> bool) -> Arc<NodeObserved> {
+        let seen = self.observed.wait_for(|it| it.nodes.get(&node()).is_some_and(|node| is_so(node)));
+        let seen = tokio::time::timeout(Duration::from_secs(60), seen).await.expect("not within a minute");
+        Arc::clone(seen.unwrap().nodes.get(&node()).unwrap())
+    }
+
+    async fn acked(&mut self, revision: Revision) {
+        self.until(|it| it.acked >= revision).await;
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        for running in self.running {
+            running.await.unwrap();
+        }
+    }
+}
+
+fn node() -> NodeId {
+    NodeId::parse("n1").unwrap()
+}
+
+fn task(slot: u32) -> Change {
+    let template = template();
+    let (project, service) = (ProjectName::parse("shop").unwrap(), ServiceName::parse("web").unwrap());
+    let task = Task {
+        id: Task::id_for(&project, &service, Slot(slot), Revision(1)),
+        project,
+        service,
+        slot: Slot(slot),
+        node: node(),
+        template: template.hash(),
+        desired: Desired::Run,
+        created_at: Timestamp(1),
+    };
+    Change::PutTask(Arc::new(task))
+}
+
+fn template() -> tug_model::task::Template {
+    let service = serde_json::json!({ "container": { "image": "hello" } });
+    tug_model::task::Template::of(&serde_json::from_value(service).unwrap())
+}
+
+fn with_template(slot: u32) -> Vec<Change> {
+    vec![Change::template(template()), task(slot)]
+}
+
+/// A commit that no assignment has anything to do with.
+fn note() -> Vec<Change> {
+    let other = NodeId::parse("n2").unwrap();
+    let info = serde_json::json!({
+        "hostname": "x", "os": "linux", "arch": "amd64", "capacity": { "cpus": 1, "memory": 1 },
+        "engine_version": "1", "agent_version": "1",
+    });
+    let info = serde_json::from_value(info).unwrap();
+    vec![Change::PutNode(Arc::new(Node { id: other, info, joined_at: Timestamp(1) }))]
+}
+
+fn ids(agent: &FakeAgent) -> Vec<TaskId> {
+    agent.told().tasks.into_iter().map(|task| task.id).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_report_registers_the_node_and_says_when_it_came() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    let seen = bench.until(|it| it.connected).await;
+    assert_eq!(seen.received_at, Timestamp(1_000_000));
+    let mut states = bench.store.watch();
+    let state = states.wait_for(|state| state.nodes.contains_key(&node())).await.unwrap().clone();
+    assert_eq!(state.nodes[&node()].info.engine_version, "28.0.0");
+    assert!(state.events.values().any(|event| event.message.starts_with("joined: attic")));
+
+    bench.agent.behave(|it| it.engine_version = Some("29.1".into()));
+    let state =
+        states.wait_for(|state| state.nodes[&node()].info.engine_version == "29.1").await.unwrap().clone();
+    assert!(state.events.values().any(|event| event.message == "the machine changed: Engine 28.0.0 → 29.1"));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_is_sent_when_it_says_something_new_and_only_then() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    let revision = bench.commit(with_template(1)).await;
+    bench.acked(revision).await;
+    assert_eq!(ids(&bench.agent).len(), 1);
+    let sent = bench.agent.puts().len();
+
+    let later = bench.commit(note()).await;
+    bench.acked(later).await;
+    assert_eq!(
+        bench.agent.puts().len(),
+        sent,
+        "nothing new for this node, and yet it follows the newest commit"
+    );
+
+    let newest = bench.commit(vec![task(2)]).await;
+    bench.acked(newest).await;
+    assert_eq!(ids(&bench.agent).len(), 2);
+    assert_eq!(bench.agent.told().generation, newest);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_agent_is_asked_again_and_slower() {
+    let mut bench = Bench::new().await;
+    bench.agent.behave(|it| it.fails = true);
+    bench.connect();
+    bench.until(|it| it.connected).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tries = bench.agent.puts().len();
+    assert!((10..30).contains(&tries), "{tries} tries in a minute");
+    bench.agent.behave(|it| it.fails = false);
+    let newest = bench.store.snapshot().revision;
+    bench.acked(newest).await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_kept_shown_and_recorded_once() {
+    let mut bench = Bench::new().await;
+    bench.agent.behave(|it| it.refuses = Some("another cluster's node".into()));
+    bench.connect();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(bench.nodes.refusal(&node()).as_deref(), Some("another cluster's node"));
+    let refusals = |state: &State| {
+        let said = "the agent does not obey: another cluster's node";
+        state.events.values().filter(|event| event.message == said).count()
+    };
+    assert_eq!(refusals(&bench.store.snapshot()), 1);
+    assert_eq!(bench.until(|it| it.connected).await.acked, Revision(0));
+
+    bench.agent.behave(|it| it.refuses = None);
+    let newest = bench.store.snapshot().revision;
+    bench.acked(newest).await;
+    assert_eq!(bench.nodes.refusal(&node()), None);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_is_not_connected_and_cannot_be_asked() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    assert!(bench.nodes.client(&node()).is_some());
+    let started = tokio::time::Instant::now();
+    bench.agent.behave(|it| it.is_silent = true);
+    let seen = bench.until(|it| !it.connected).await;
+    assert!(started.elapsed() <= Duration::from_millis(3_100), "{:?}", started.elapsed());
+    assert!(seen.report.is_some(), "what it said last is kept");
+    assert_eq!(seen.acked, Revision(0));
+    assert!(bench.nodes.client(&node()).is_none());
+
+    bench.agent.behave(|it| it.is_silent = false);
+    bench.connect();
+    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_session_takes_the_place_of_the_older() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    let other = FakeAgent::new("n1");
+    bench.nodes.register(node(), other.channel());
+    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(bench.until(|_| true).await.connected, "the end of the older session is not the node's");
+    let before = bench.agent.puts().len();
+    let revision = bench.commit(with_template(1)).await;
+    bench.acked(revision).await;
+    assert_eq!(ids(&other).len(), 1);
+    assert_eq!(bench.agent.puts().len(), before);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_follows_something_else_is_told_again() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.until(|it| it.acked > Revision(0)).await;
+    bench.agent.behave(|it| it.forgets = true);
+    let revision = bench.commit(with_template(1)).await;
+    bench.acked(revision).await;
+    assert_eq!(ids(&bench.agent).len(), 0);
+    bench.agent.behave(|it| it.forgets = false);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(ids(&bench.agent).len(), 1);
+    bench.end().await;
+}
