@@ -67,6 +67,23 @@ async fn logs_of_a_terminal_are_lines_too() {
     scope.wait_for_exit().await;
     let lines = read_log(&scope, LogQuery::default()).await;
     assert_eq!(texts(&lines, Stream::Stdout), ["line 1", "line 2", "printed 2 lines"]);
+    let tail = read_log(&scope, LogQuery { tail: Some(1), follow: true, since: None }).await;
+    assert_eq!(tail, lines[2..]);
+}
+
+#[tokio::test]
+async fn a_line_of_a_terminal_is_cut_too() {
+    let scope = Scope::new("tty-long").await;
+    let request = scope.request(|template| {
+        template.container.tty = true;
+        template.container.command = Some(["print", "1", "100000"].map(str::to_owned).to_vec());
+    });
+    scope.docker.run(&request).await.unwrap();
+    scope.wait_for_exit().await;
+    let lines = texts(&read_log(&scope, LogQuery::default()).await, Stream::Stdout);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("line 1...") && lines[0].ends_with(LogLine::CUT));
+    assert_eq!(lines[0].len(), LogLine::LONGEST);
 }
 
 #[tokio::test]
@@ -130,6 +147,19 @@ async fn a_command_can_have_a_terminal() {
     session.input.write_all(b"hi\n\x04").await.unwrap();
     let (output, code) = finish(&scope, session).await;
     assert_eq!((output.as_str(), code), ("hi\r\nhi\r\n", Some(0)));
+}
+
+#[tokio::test]
+async fn a_terminal_may_show_any_bytes() {
+    let scope = Scope::new("bytes").await;
+    let id = scope.run(&["sleep"]).await;
+    let request = ExecRequest { tty: true, stdin: true, ..command(&["/hello", "cat"]) };
+    let mut session = scope.docker.exec(&id, &request).await.unwrap();
+    // Ctrl-V takes the next byte as it is. The bytes 1 and 2 are what frames begin with, and must not be taken for one.
+    session.input.write_all(b"\x16\x01\x16\x02\n\x04").await.unwrap();
+    let (output, code) = finish(&scope, session).await;
+    assert!(output.ends_with("\n\x01\x02\r\n"), "{output:?}");
+    assert_eq!(code, Some(0));
 }
 
 #[tokio::test]

@@ -1,14 +1,22 @@
 //! Commands inside running containers.
 
+use std::pin::Pin;
+
 use bollard::container::LogOutput;
 use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use tokio::io::AsyncWrite;
 
+use super::call::Call;
 use super::{
     ContainerId, Docker, ExecId, ExecRequest, ExecSession, Operation, RuntimeError, TerminalSize, deadline,
+    raw,
 };
 use crate::runtime::{Cause, Output, Stream};
+
+type OutputFeed = BoxStream<'static, Result<Output, RuntimeError>>;
+type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
 // === impl Docker ===
 
@@ -24,15 +32,10 @@ impl Docker {
             .within(deadline::READ, |client| async move { client.create_exec(id.as_str(), config).await })
             .await?;
         let exec = ExecId::new(&exec.id);
-        let options = StartExecOptions { detach: false, tty: request.tty, output_capacity: None };
-        let started = call
-            .within(deadline::START, |client| {
-                let exec = exec.clone();
-                async move { client.start_exec(exec.as_str(), Some(options)).await }
-            })
-            .await?;
-        let StartExecResults::Attached { output, input } = started else {
-            return Err(call.error(Cause::Failed("the engine did not attach to the command".to_owned())));
+        let (output, input) = if request.tty {
+            self.start_with_terminal(&call, &exec).await?
+        } else {
+            start_with_pipes(&call, &exec).await?
         };
         if let Some(size) = request.size.filter(|_| request.tty)
             && let Err(error) = self.resize_exec(&exec, size).await
@@ -40,9 +43,18 @@ impl Docker {
             // A command may be over before its terminal has a size.
             tracing::debug!(container = %id, %error, "a terminal keeps its size");
         }
-        let output = output.map_err(call.failure());
-        let output = output.try_filter_map(|piece| std::future::ready(Ok(written(piece)))).boxed();
         Ok(ExecSession { id: exec, output, input })
+    }
+
+    async fn start_with_terminal(
+        &self,
+        call: &Call<'_>,
+        exec: &ExecId,
+    ) -> Result<(OutputFeed, Input), RuntimeError> {
+        let start = |_| raw::start_exec(&self.socket, exec.as_str());
+        let (output, input) = call.within(deadline::START, start).await?;
+        let output = output.map_ok(|bytes| Output { stream: Stream::Stdout, bytes });
+        Ok((output.map_err(call.failure()).boxed(), Box::pin(input)))
     }
 
     pub(super) async fn resize_exec(&self, exec: &ExecId, size: TerminalSize) -> Result<(), RuntimeError> {
@@ -58,6 +70,21 @@ impl Docker {
             .within(deadline::READ, |client| async move { client.inspect_exec(exec.as_str()).await })
             .await?;
         Ok(if state.running.unwrap_or(false) { None } else { state.exit_code })
+    }
+}
+
+async fn start_with_pipes(call: &Call<'_>, exec: &ExecId) -> Result<(OutputFeed, Input), RuntimeError> {
+    let options = StartExecOptions { detach: false, tty: false, output_capacity: None };
+    let start =
+        |client: bollard::Docker| async move { client.start_exec(exec.as_str(), Some(options)).await };
+    match call.within(deadline::START, start).await? {
+        StartExecResults::Attached { output, input } => {
+            let output = output.map_err(call.failure());
+            Ok((output.try_filter_map(|piece| std::future::ready(Ok(written(piece)))).boxed(), input))
+        }
+        StartExecResults::Detached => {
+            Err(call.error(Cause::Failed("the engine did not attach to the command".to_owned())))
+        }
     }
 }
 

@@ -160,11 +160,22 @@ fn shortened(text: &str) -> String {
     text.get(cut..).unwrap_or_default().to_owned()
 }
 
-/// A time as the Engine writes it. Year 1 stands for never.
+/// A time as the Engine writes it, in UTC or with the offset of its own time zone. Year 1 stands for never.
 pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
-    let time = humantime::parse_rfc3339(text).ok()?;
-    let since_epoch = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp(u64::try_from(since_epoch.as_millis()).ok()?))
+    let (time, offset) = match text.len().checked_sub(6).and_then(|at| text.split_at_checked(at)) {
+        Some((time, zone)) if zone.starts_with(['+', '-']) => (format!("{time}Z"), parse_offset(zone)?),
+        Some(_) | None => (text.to_owned(), 0),
+    };
+    let since_epoch = humantime::parse_rfc3339(&time).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let millis = i64::try_from(since_epoch.as_millis()).ok()? - offset * 60_000;
+    Some(Timestamp(u64::try_from(millis).ok()?))
+}
+
+/// The minutes in `+05:30`.
+fn parse_offset(zone: &str) -> Option<i64> {
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+    Some(if zone.starts_with('-') { -minutes } else { minutes })
 }
 
 #[cfg(test)]
@@ -207,6 +218,9 @@ mod tests {
     fn times_are_read_and_never_is_none() {
         assert_eq!(parse_time("1970-01-01T00:00:01.5Z"), Some(Timestamp(1500)));
         assert_eq!(parse_time("2026-01-02T03:04:05.123456789Z").map(|t| t.0 % 1000), Some(123));
+        assert_eq!(parse_time("1970-01-01T05:30:01.25+05:30"), Some(Timestamp(1250)));
+        assert_eq!(parse_time("1969-12-31T19:00:01-05:00"), None, "the library knows nothing before 1970");
+        assert_eq!(parse_time("1970-01-01T00:00:01-01:00"), Some(Timestamp(3_601_000)));
         assert_eq!(parse_time("0001-01-01T00:00:00Z"), None);
         assert_eq!(parse_time("soon"), None);
     }

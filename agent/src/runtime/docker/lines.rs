@@ -17,6 +17,12 @@ pub(super) struct Lines {
     stderr: Option<Partial>,
 }
 
+/// Cuts what a terminal wrote, which comes without frames, into pieces that end with their lines.
+#[derive(Debug, Default)]
+pub(super) struct Cutter {
+    begun: BytesMut,
+}
+
 /// The beginning of a line.
 #[derive(Debug)]
 struct Partial {
@@ -59,6 +65,34 @@ impl Lines {
         let stdout = self.stdout.take().map(|partial| partial.finish(Stream::Stdout));
         let stderr = self.stderr.take().map(|partial| partial.finish(Stream::Stderr));
         stdout.into_iter().chain(stderr)
+    }
+}
+
+// === impl Cutter ===
+
+impl Cutter {
+    /// More than a line needs, with its time; the rest of a longer one is dropped.
+    const LONGEST: usize = 2 * LogLine::LONGEST;
+
+    /// Takes what came; returns the lines that it completes, each with its end.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Bytes> {
+        let mut lines = Vec::new();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, is_complete) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            let room = Self::LONGEST - self.begun.len();
+            self.begun.extend_from_slice(text.get(..room).unwrap_or(text));
+            if is_complete {
+                let mut line = self.begun.split();
+                line.extend_from_slice(b"\n");
+                lines.push(line.freeze());
+            }
+        }
+        lines
+    }
+
+    /// The line that was begun and never ended, if there is one.
+    pub(super) fn finish(&mut self) -> Option<Bytes> {
+        (!self.begun.is_empty()).then(|| self.begun.split().freeze())
     }
 }
 
@@ -141,5 +175,20 @@ mod tests {
             let line = lines.push(Stream::Stdout, text.as_bytes()).unwrap();
             assert_eq!((line.at, &line.text[..]), (Timestamp(0), text.trim_end_matches('\n').as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_terminals_bytes_are_cut_into_lines_of_a_bounded_length() {
+        let mut cutter = Cutter::default();
+        assert_eq!(cutter.push(b"one\ntw"), ["one\n"]);
+        assert_eq!(cutter.push(b"o\n\n"), ["two\n", "\n"]);
+        for _ in 0..1000 {
+            assert!(cutter.push(&[0; 1000]).is_empty());
+        }
+        assert_eq!(cutter.begun.len(), Cutter::LONGEST);
+        assert_eq!(cutter.push(b"\n").len(), 1);
+        assert_eq!(cutter.finish(), None);
+        assert!(cutter.push(b"\0\x01\x02").is_empty());
+        assert_eq!(cutter.finish().as_deref(), Some(&b"\0\x01\x02"[..]));
     }
 }
