@@ -39,13 +39,15 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
         hinder_rest(pass, service, slots, &obstacle);
         return;
     }
-    let mut begun = replace_idle(pass, service, slots);
-    if !begun {
-        begun = replace_serving(pass, service, slots);
+    if !replace_idle(pass, service, slots) {
+        replace_serving(pass, service, slots);
     }
-    let rest =
-        if begun { "its turn comes after the one being replaced" } else { "nothing is known about it yet" };
-    hinder_rest(pass, service, slots, &Obstacle::waiting(rest));
+    for (number, slot) in slots.iter() {
+        if let Some(unknown) = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown) {
+            pass.hinder(service, *number, Obstacle::waiting(unreported(unknown)));
+        }
+    }
+    hinder_rest(pass, service, slots, &Obstacle::waiting("its turn comes after the one being replaced"));
 }
 
 /// Within one slot, what is no longer needed goes: everything older when the newest serves; all but the best where two
@@ -75,7 +77,7 @@ fn keep_only<'w>(pass: &mut Pass<'w>, tasks: &mut Vec<Seen<'w>>, best: Seen<'w>)
         let is_best = seen.task.id == best.task.id;
         let protected = seen.standing() == Standing::Unknown && best.standing() == Standing::Unknown;
         if !is_best && !protected {
-            leave(pass, *seen, format!("superseded before it was needed; {} stays", best.task.id));
+            leave(pass, *seen, format!("superseded by a newer version; {} stays meanwhile", best.task.id));
         }
         is_best || protected
     });
@@ -92,11 +94,11 @@ fn hold(service: &Wanted<'_>, slots: &Slots<'_>) -> Option<String> {
             });
         }
         if slot.pending {
-            return Some(format!("waiting for {}.{}.{number}", service.project, service.name));
+            return Some(format!("waiting for {}.{}.{number} to be healthy", service.project, service.name));
         }
         let unknown = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown);
         if let Some(unknown) = unknown.filter(|_| service.stop_first || slot.running() > 1) {
-            return Some(format!("waiting for node {} to report {}", unknown.task.node, unknown.task.id));
+            return Some(unreported(unknown));
         }
     }
     None
@@ -131,8 +133,12 @@ fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots
     begun
 }
 
+fn unreported(unknown: &Seen<'_>) -> String {
+    format!("waiting for node {} to report {}", unknown.task.node, unknown.task.id)
+}
+
 /// Replaces one serving task: the first whose successor has a place.
-fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) -> bool {
+fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) {
     let mut full: Option<Arc<[String]>> = None;
     for (number, slot) in slots.iter_mut() {
         let Some(old) = slot.outdated.first().copied() else { continue };
@@ -149,7 +155,7 @@ fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Sl
                 go(pass, slot, old, "its service has changed, and its successor needs its place");
                 let reason = format!("waiting for {} to stop", old.task.id);
                 pass.hinder(service, *number, Obstacle::waiting(reason));
-                return true;
+                return;
             }
             Ok(node) => {
                 slot.pending = true;
@@ -161,16 +167,22 @@ fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Sl
                 );
                 let reason = format!("{} stays until its successor is healthy", old.task.id);
                 pass.hinder(service, *number, Obstacle::waiting(reason));
-                return true;
+                return;
             }
             Err(reasons) => {
                 let alike = service.slots.get(number).is_some_and(Option::is_none) && !service.stop_first;
+                let reasons = if full.is_some() || service.stop_first { reasons } else { beside(&reasons) };
                 full = alike.then(|| Arc::clone(&reasons));
                 pass.no_place(service, *number, reasons);
             }
         }
     }
-    false
+}
+
+/// Why there is no place for a successor while the old task stays.
+fn beside(reasons: &[String]) -> Arc<[String]> {
+    let first = "its successor has no place while it stays".to_owned();
+    std::iter::once(first).chain(reasons.iter().cloned()).collect()
 }
 
 /// Takes an old task out of its slot.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tug_model::name::{ProjectName, ServiceName};
 use tug_model::quantity::Slot;
+use tug_model::spec::deploy::Mode;
 
 use super::World;
 use super::decision::{Obstacle, ObstacleKind};
@@ -40,7 +41,7 @@ fn why_gone(world: &World, project: &ProjectName, service: &ServiceName) -> Stri
 /// Takes the tasks of a wanted service out of service that stand in no slot of it.
 pub(super) fn shrink<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, surplus: &[Seen<'w>]) {
     for seen in surplus.iter().rev() {
-        leave(pass, *seen, format!("{} wanted", replicas(service.slots.len())));
+        leave(pass, *seen, why_surplus(service));
     }
 }
 
@@ -85,9 +86,11 @@ pub(super) fn fill<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut BT
     }
 }
 
-fn replicas(count: usize) -> String {
-    match count {
-        1 => "only 1 replica is".to_owned(),
-        _ => format!("only {count} replicas are"),
+fn why_surplus(service: &Wanted<'_>) -> String {
+    match (service.spec.deploy.mode, service.slots.len()) {
+        (Mode::Global, _) => "one is wanted on every node that suits it".to_owned(),
+        (Mode::Replicated(_), 0) => "no replica is wanted".to_owned(),
+        (Mode::Replicated(_), 1) => "only 1 replica is wanted".to_owned(),
+        (Mode::Replicated(_), count) => format!("only {count} replicas are wanted"),
     }
 }
