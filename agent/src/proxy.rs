@@ -1,16 +1,54 @@
 //! The balancer: published TCP ports, each connection given to one of the healthy tasks behind it.
+//!
+//! It follows the one [`Table`] that the agent's control loop publishes, and knows nothing of assignments, containers or
+//! probes. Bytes are moved as they are: what is spoken inside is looked at only to see whether a request that got no
+//! answer may be asked again ([`connection`] has the rule).
+//!
+//! - [`ports`] opens and closes the listening sockets; a port that cannot be opened is tried again every second.
+//! - [`backends`] counts the connections of each task, those to tasks out of the table included: a task that the table
+//!   no longer names keeps its connections until they end.
+//! - [`keeper`] gives a duplicate of each listening socket to the holder ([`crate::holder`]), so that the ports
+//!   outlive the agent.
+
+mod backends;
+mod connection;
+mod keeper;
+mod listen;
+mod owner;
+mod pick;
+mod ports;
+mod relay;
+mod request;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tug_model::TaskId;
 use tug_model::report::ClosedPort;
 
-use crate::holder::HolderConfig;
+use self::backends::Registry;
+pub use self::connection::Timing;
+use self::keeper::Keeper;
+use self::listen::Door;
+use self::ports::Ports;
+use crate::holder::{self, HolderConfig};
 use crate::route::Table;
+
+/// How often a port that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the sockets of an earlier agent wait for a first table that asks for them.
+const FIRST_TABLE: Duration = Duration::from_secs(30);
+
+/// Files that the rest of the agent may need.
+const OTHER_FILES: u64 = 256;
 
 /// What the balancer may be told before it runs. The defaults are meant for everybody.
 #[derive(Debug, Clone)]
@@ -19,8 +57,10 @@ pub struct Config {
     pub holder: Option<HolderConfig>,
     /// What becomes of the listening sockets when the balancer is stopped.
     pub at_stop: StopKind,
-    /// How long open connections may go on after the stop.
-    pub drain: Duration,
+    /// How many connections may be open at once. Where the system allows fewer files, fewer are.
+    pub connections: usize,
+    /// How long things may take.
+    pub timing: Timing,
 }
 
 /// What becomes of the listening sockets when the balancer is stopped.
@@ -36,20 +76,24 @@ pub enum StopKind {
 /// Listens on the published ports and moves bytes.
 #[derive(Debug)]
 pub struct Balancer {
+    config: Config,
     table: watch::Receiver<Arc<Table>>,
+    registry: Arc<Registry>,
+    is_for_good: Arc<AtomicBool>,
 }
 
 /// What others may ask of a balancer. Of one that was never run it says: nothing.
 #[derive(Debug, Clone)]
 pub struct BalancerHandle {
-    changed: watch::Receiver<u64>,
+    registry: Arc<Registry>,
+    is_for_good: Arc<AtomicBool>,
 }
 
 // === impl Config ===
 
 impl Default for Config {
     fn default() -> Self {
-        Self { holder: None, at_stop: StopKind::HandOver, drain: Duration::from_secs(10) }
+        Self { holder: None, at_stop: StopKind::HandOver, connections: 16 * 1024, timing: Timing::default() }
     }
 }
 
@@ -57,17 +101,65 @@ impl Default for Config {
 
 impl Balancer {
     /// A balancer that follows `table`.
-    #[expect(clippy::needless_pass_by_value, reason = "the components take their configuration")]
     pub fn new(config: Config, table: watch::Receiver<Arc<Table>>) -> (Self, BalancerHandle) {
-        let _ = config;
-        (Self { table }, BalancerHandle { changed: watch::channel(0).1 })
+        let registry = Arc::new(Registry::new());
+        let is_for_good = Arc::new(AtomicBool::new(config.at_stop == StopKind::Release));
+        let handle =
+            BalancerHandle { registry: Arc::clone(&registry), is_for_good: Arc::clone(&is_for_good) };
+        (Self { config, table, registry, is_for_good }, handle)
     }
 
-    /// Balances until `stop`, then lets the open connections end.
-    pub async fn run(self, stop: CancellationToken) {
-        let _ = self.table;
-        stop.cancelled().await;
+    /// Balances until `stop`, then accepts no more and lets the open connections end: see [`Timing::rest`] and
+    /// [`Timing::drain`]. With [`StopKind::HandOver`] the next agent may accept from the moment of the stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        holder::raise_file_limit();
+        let door = Arc::new(Door {
+            permits: Arc::new(Semaphore::new(connections_allowed(self.config.connections))),
+            connections: TaskTracker::new(),
+            timing: Arc::new(self.config.timing.clone()),
+            stop: stop.clone(),
+        });
+        let keeper = Keeper::new(self.config.holder.take());
+        let mut ports = Ports::new(Arc::clone(&self.registry), Arc::clone(&door), keeper);
+        self.follow(&mut ports, &stop).await;
+        ports.close(!self.is_for_good.load(Ordering::Relaxed)).await;
+        door.connections.close();
+        door.connections.wait().await;
     }
+
+    /// Follows the table until `stop`.
+    async fn follow(&mut self, ports: &mut Ports, stop: &CancellationToken) {
+        ports.inherit().await;
+        let mut is_followed = true;
+        // Before the control loop has said anything the table is empty: no reason to close what an earlier agent had.
+        if self.table.borrow().routes.is_empty() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = self.table.changed() => is_followed = changed.is_ok(),
+                () = sleep(FIRST_TABLE) => {}
+            }
+        }
+        loop {
+            let table = Arc::clone(&self.table.borrow_and_update());
+            ports.follow(&table).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                // Without a control loop the last table holds.
+                changed = self.table.changed(), if is_followed => is_followed = changed.is_ok(),
+                () = ports.lost_holder() => {}
+                () = sleep(RETRY), if ports.is_unfinished() => {}
+            }
+        }
+    }
+}
+
+/// How many connections may be open at once: each needs two files.
+fn connections_allowed(wanted: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let allowed = usize::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(usize::MAX);
+    wanted.min(allowed.max(64)).min(Semaphore::MAX_PERMITS)
 }
 
 // === impl BalancerHandle ===
@@ -75,19 +167,21 @@ impl Balancer {
 impl BalancerHandle {
     /// The open connections of each task that has any, also of those that the table no longer names.
     pub fn connections(&self) -> BTreeMap<TaskId, u32> {
-        BTreeMap::new()
+        self.registry.connections()
     }
 
     /// The published ports that could not be opened, sorted, with the reasons.
     pub fn closed_ports(&self) -> Vec<ClosedPort> {
-        Vec::new()
+        self.registry.closed_ports()
     }
 
-    /// Moves when the closed ports change, and when a task that the table no longer names loses its last connection.
+    /// Moves when the closed ports change, and when a task that the table no longer names has lost its last connection.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+        self.registry.changed()
     }
 
     /// From now on a stop means [`StopKind::Release`].
-    pub fn release_at_stop(&self) {}
+    pub fn release_at_stop(&self) {
+        self.is_for_good.store(true, Ordering::Relaxed);
+    }
 }
