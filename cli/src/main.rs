@@ -1,2 +1,122 @@
-//! tug
-fn main() {}
+//! `tug`, the one binary: this file takes the command line apart and wires the parts together.
+
+mod arguments;
+mod build;
+mod commands;
+mod context;
+mod failure;
+mod manifest;
+mod names;
+mod render;
+#[cfg(test)]
+mod sample;
+mod time;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+use tokio::signal::unix::{SignalKind, signal};
+use tug_api::Clock;
+use tug_api::client::Client;
+use tug_api::transport::Channel;
+
+use crate::arguments::{Arguments, Command};
+use crate::context::{Context, Interrupt, Surroundings};
+use crate::failure::{Failure, INTERRUPTED};
+use crate::render::Screen;
+
+/// The exit code after SIGTERM.
+const TERMINATED: u8 = 143;
+
+fn main() -> ExitCode {
+    let matches = arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let mut screen = Screen::of_process();
+    match run(arguments, &mut screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            screen.failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(arguments: Arguments, screen: &mut Screen) -> Result<(), Failure> {
+    let surroundings = Surroundings::of_process()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::caused("start the runtime", &error))?;
+    let result = runtime.block_on(dispatch(arguments, screen, surroundings));
+    // A read of standard input cannot be called off; it must not keep the process alive.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(
+    arguments: Arguments,
+    screen: &mut Screen,
+    surroundings: Surroundings,
+) -> Result<(), Failure> {
+    let interrupt = Interrupt::new();
+    listen(interrupt.clone())?;
+    let client = Client::new(Channel::unix(arguments.connection.socket));
+    let screen = std::mem::replace(screen, Screen::of_process());
+    let mut context =
+        Context { client, screen, clock: Clock::system(), interrupt: interrupt.clone(), surroundings };
+    tokio::select! {
+        biased;
+        result = command(&arguments.command, &mut context) => result,
+        () = interrupt.asked() => Err(interrupt.failure("")),
+    }
+}
+
+/// Every command but the daemons. One that wants to say something on Ctrl-C hears of it first.
+async fn command(command: &Command, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        Command::Check(arguments) => {
+            commands::check::run(&mut context.screen, &context.surroundings, arguments)
+        }
+        Command::Plan(arguments) => commands::plan::run(context, arguments).await,
+        Command::Apply(arguments) => commands::apply::run(context, arguments).await,
+        Command::Ls(arguments) => commands::ls::run(context, arguments).await,
+        Command::Ps(arguments) => commands::ps::run(context, arguments).await,
+        Command::Why(arguments) => commands::why::run(context, arguments).await,
+        Command::Events(arguments) => commands::events::run(context, arguments).await,
+        Command::Logs(arguments) => commands::logs::run(context, arguments).await,
+        Command::Top(arguments) => commands::top::run(context, arguments).await,
+        Command::Exec(arguments) => commands::exec::run(context, arguments).await,
+        Command::Scale(arguments) => commands::scale::run(context, arguments).await,
+        Command::Restart(arguments) => commands::restart::run(context, arguments).await,
+        Command::Rm(arguments) => commands::rm::run(context, arguments).await,
+        Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Completion(arguments) => commands::completion::run(&mut context.screen, arguments),
+        Command::Version(arguments) => commands::version::run(context, arguments).await,
+        Command::Dev(_) | Command::Server(_) | Command::Agent(_) | Command::Hold(_) => {
+            Err(Failure::new("not wired"))
+        }
+    }
+}
+
+/// Turns the first SIGINT or SIGTERM into a wish to stop, and the second one into the end.
+fn listen(interrupt: Interrupt) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::caused("listen for signals", &error);
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::spawn(async move {
+        loop {
+            let code = tokio::select! {
+                biased;
+                _ = int.recv() => INTERRUPTED,
+                _ = term.recv() => TERMINATED,
+            };
+            if interrupt.is_asked() {
+                #[expect(clippy::exit, reason = "the user asked twice: nothing is worth waiting for")]
+                std::process::exit(i32::from(code));
+            }
+            interrupt.ask(code);
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Arguments of the commands that run until they are stopped.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::deploy::{EngineArguments, ManifestArguments, ReadingArguments};
+
+/// `tug dev`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Deploys the file, follows the logs, and removes everything but the volumes on Ctrl-C. A second Ctrl-C gives up at
+once; the next `tug dev` of the project takes over what was left behind.
+
+Examples:
+  tug dev compose.yaml
+  tug dev                               compose.yaml of this folder
+  tug dev -p try compose.yaml compose.dev.yaml")]
+pub(crate) struct DevArguments {
+    /// Compose files, merged in order [default: compose.yaml of this folder]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+/// `tug server`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tug server --agent
+  tug server --state-dir /srv/tug --socket /srv/tug/tug.sock
+  tug server --log debug --log-format json")]
+pub(crate) struct ServerArguments {
+    /// Where everything is kept
+    #[arg(
+        long,
+        env = "TUG_STATE_DIR",
+        default_value = "/var/lib/tug",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub(crate) state_dir: PathBuf,
+    /// Be a node too: `tug agent` in the same process
+    #[arg(long)]
+    pub(crate) agent: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+/// `tug agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tug agent
+  tug agent --server /srv/tug/tug.sock --state-dir /srv/tug --node n1")]
+pub(crate) struct AgentArguments {
+    /// The socket of the server [default: --socket]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) server: Option<PathBuf>,
+    /// Where everything is kept
+    #[arg(
+        long,
+        env = "TUG_STATE_DIR",
+        default_value = "/var/lib/tug",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+/// What a node is told about itself.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeOptions {
+    /// The node's id [default: chosen at the first start, from the host's name]
+    #[arg(long = "node", value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// A label of the node
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogOptions {
+    /// What to log: a level, or `target=level,…`
+    #[arg(long = "log", env = "TUG_LOG", value_name = "FILTER", hide_env_values = true)]
+    pub(crate) filter: Option<String>,
+    /// How [default: text on a terminal, json elsewhere]
+    #[arg(long, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// For tools, one object a line
+    Json,
+}
+
+/// `tug hold`.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArguments {
+    /// Where the agent keeps everything
+    #[arg(long, env = "TUG_STATE_DIR", default_value = "/var/lib/tug", value_name = "PATH", hide_env_values = true)]
+    pub(crate) state_dir: PathBuf,
+    /// End the holder that runs: no agent will come back for its sockets
+    #[arg(long)]
+    pub(crate) release: bool,
+}
+
+// === impl DevArguments ===
+
+impl DevArguments {
+    /// The manifest that is meant.
+    pub(crate) fn manifest(&self) -> ManifestArguments {
+        ManifestArguments { files: self.files.clone(), reading: self.reading.clone() }
+    }
+}

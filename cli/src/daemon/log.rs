@@ -1,0 +1,35 @@
+//! What the daemons log: to standard error, as text for people and as JSON for tools.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::arguments::{LogFormat, LogOptions};
+use crate::failure::{Failure, USAGE};
+use crate::render::Facts;
+
+/// Begins to log. `usual` is what is logged where the user did not say.
+pub(super) fn init(options: &LogOptions, usual: &str) -> Result<(), Failure> {
+    let text = options.filter.as_deref().unwrap_or(usual);
+    let filter = EnvFilter::try_new(text).map_err(|error| Failure {
+        code: USAGE,
+        ..Failure::caused(&format!("understand the log filter `{}`", text.escape_default()), &error)
+            .hint("write a level such as debug, or target=level pairs such as info,tug_agent=debug")
+    })?;
+    let usual = if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    let registry = tracing_subscriber::registry().with(filter);
+    let installed = match options.log_format.unwrap_or(usual) {
+        LogFormat::Text => {
+            let colours = Facts::of_process().stderr_colour;
+            registry.with(layer().with_writer(io::stderr).with_ansi(colours)).try_init()
+        }
+        LogFormat::Json => {
+            let json = layer().json().flatten_event(true).with_current_span(false);
+            registry.with(json.with_writer(io::stderr)).try_init()
+        }
+    };
+    installed.map_err(|error| Failure::caused("begin to log", &error))
+}
