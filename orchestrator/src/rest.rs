@@ -4,6 +4,8 @@
 //! ([`tug_api::error`]), whoever makes them. Streams end when the orchestrator stops.
 
 mod accept;
+#[cfg(test)]
+mod bench;
 mod document;
 mod edge;
 mod exec;
@@ -185,3 +187,6 @@ fn phase(phase: &Phase) -> &'static str {
         Phase::Exited { .. } => "exited",
     }
 }
+
+#[cfg(test)]
+mod tests;

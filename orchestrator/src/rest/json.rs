@@ -15,7 +15,8 @@ pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice::<Walk>(text).map_err(|error| syntax(&error))?;
     let mut reader = serde_json::Deserializer::from_slice(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
+        // A key is the caller's text and may hold anything, a terminal's commands too.
+        let path: String = error.path().to_string().chars().flat_map(char::escape_debug).collect();
         let invalid = ApiError::new(Code::Invalid, error.inner().to_string());
         if path == "." { invalid } else { invalid.field(path) }
     })
@@ -145,7 +146,7 @@ mod tests {
             ("{\"replicas\": {\"web\": -1}}", "replicas.web", "expected u32"),
             ("{\"replicas\": {\"web\": 1.5}}", "replicas.web", "expected u32"),
             ("{\"replicas\": {\"web\": 99999999999}}", "replicas.web", "expected u32"),
-            ("{\"replicas\": {\"a b\": 1}}", "replicas", "not a valid service name"),
+            ("{\"replicas\": {\"a b\": 1}}", "replicas.a b", "not a valid service name"),
             ("{\"replicsa\": {}}", "replicsa", "unknown field `replicsa`"),
         ] {
             let error = refused(text);
