@@ -32,7 +32,7 @@ mod tests;
 mod tree;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,7 +40,7 @@ use tug_model::{ProjectName, Revision, Timestamp};
 
 pub use self::change::{Change, Committed, Remembered};
 pub use self::disk::MemoryDisk;
-pub use self::error::{CommitError, HistoryError, OpenError};
+pub use self::error::{CommitError, HistoryError, OpenError, RestoreError};
 pub use self::state::State;
 pub use self::writer::Writer;
 
@@ -146,6 +146,13 @@ pub async fn open(config: Config) -> Result<(Store, Writer), OpenError> {
         }
     };
     Ok(Writer::new(&config, opened))
+}
+
+/// Makes the store what an export says, under a new epoch; what was there is put aside. It must not be open. Returns
+/// the revision at which it goes on. This blocks.
+pub fn restore(config: &Config, file: &Path) -> Result<Revision, RestoreError> {
+    let text = std::fs::read(file).map_err(|source| RestoreError::Read { file: file.to_owned(), source })?;
+    backend::Backend::restore(config, &text)
 }
 
 // === impl Config ===

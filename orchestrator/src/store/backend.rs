@@ -1,6 +1,7 @@
 //! The disk side of the store: what is done with a group, in which order, and what a full disk means.
 
 mod open;
+mod restore;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -148,6 +148,37 @@ pub enum OpenError {
     },
 }
 
+/// Why an export was not restored. Nothing was changed, unless a file could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The file cannot be read.
+    #[error("read {}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no export, or a damaged one.
+    #[error("this is not a whole export: {reason}")]
+    Export {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It is of another cluster.
+    #[error("the export is of cluster {found}, the store of cluster {expected}")]
+    Foreign {
+        /// The cluster of the export.
+        found: String,
+        /// The cluster of the store.
+        expected: String,
+    },
+    /// The folder of the store cannot be used.
+    #[error("restore the store")]
+    Store(#[from] OpenError),
+}
+
 fn at(revision: Option<Revision>) -> String {
     revision.map_or_else(|| "not to exist".to_owned(), |revision| format!("at revision {revision}"))
 }

@@ -148,7 +148,7 @@ impl Record {
 
 /// The record at `at`, if it is whole and its checksums are right.
 fn read(bytes: &[u8], at: usize) -> Option<Record> {
-    let header = read_header(bytes, at)?;
+    let header = header_at(bytes, at)?;
     let end = at.checked_add(HEADER)?.checked_add(header.length)?;
     let payload = bytes.get(at + HEADER..end)?;
     if crc32fast::hash(payload) != header.payload_crc {
@@ -157,7 +157,8 @@ fn read(bytes: &[u8], at: usize) -> Option<Record> {
     Some(Record { header, range: at..end, hash: hash(bytes.get(at..end)?) })
 }
 
-fn read_header(bytes: &[u8], at: usize) -> Option<Header> {
+/// The header at `at`, if its checksum is right.
+pub(super) fn header_at(bytes: &[u8], at: usize) -> Option<Header> {
     if *bytes.get(at)? != MARK {
         return None;
     }
@@ -182,7 +183,7 @@ fn field<const N: usize>(header: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Whether what stands at `at` looks like a record of which a part was never written.
 fn is_torn(bytes: &[u8], at: usize) -> bool {
-    let known = match read_header(bytes, at) {
+    let known = match header_at(bytes, at) {
         Some(header) => at.saturating_add(HEADER).saturating_add(header.length),
         None => at.saturating_add(HEADER),
     };

@@ -6,4 +6,5 @@ mod full;
 mod journal;
 mod mount;
 mod power;
+mod restore;
 mod support;

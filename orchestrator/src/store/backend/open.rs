@@ -85,7 +85,7 @@ impl Backend {
     }
 
     /// Begins a file of the journal that needs nothing before it: an export stands in for that.
-    fn begin(&mut self, state: &State, is_new: bool) -> Result<(), OpenError> {
+    pub(super) fn begin(&mut self, state: &State, is_new: bool) -> Result<(), OpenError> {
         self.begin_segment()?;
         let mark = self.journal.end();
         if !is_new {
@@ -143,7 +143,7 @@ impl Found {
     }
 }
 
-fn open_disk(config: &Config) -> Result<(Arc<dyn Disk>, Option<PathBuf>), OpenError> {
+pub(super) fn open_disk(config: &Config) -> Result<(Arc<dyn Disk>, Option<PathBuf>), OpenError> {
     match &config.backing {
         Backing::Memory(disk) => Ok((Arc::new(disk.clone()), None)),
         Backing::Folder(folder) => match FileDisk::open(folder, config.sync == Sync::Full) {
@@ -171,6 +171,6 @@ fn open_tree(folder: Option<&Path>) -> (Option<Tree>, Option<Copy>) {
     }
 }
 
-fn write_error(file: &str, source: io::Error) -> OpenError {
+pub(super) fn write_error(file: &str, source: io::Error) -> OpenError {
     OpenError::Write { file: file.to_owned(), source }
 }

@@ -247,3 +247,35 @@ async fn damage_with_records_after_it_is_never_cut_off() {
     assert!(error.to_string().contains("is damaged at byte"), "{error}");
     assert_eq!(disk.files(), files);
 }
+
+#[tokio::test]
+async fn a_journal_that_lost_what_an_export_lacks_is_refused() {
+    let disk = MemoryDisk::new();
+    let config = Config { export_every: 50, ..Config::memory(&disk, "c1") };
+    let running = Running::open(config).await.unwrap();
+    for n in 0..COMMITS {
+        running.put(series(n)).await.unwrap();
+    }
+    running.kill().await;
+    let name = "journal-0000000001.log";
+    for length in [0, 20, 4_000] {
+        let damaged = disk.copy();
+        damaged.overwrite(name, Some(disk.files()[name][..length].to_vec()));
+        let error = Running::open(Config::memory(&damaged, "c1")).await.err().unwrap();
+        assert!(error.to_string().contains("shorter than it was"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_lost_an_entry_is_made_again() {
+    let original = tempfile::tempdir().unwrap();
+    let folder = original.path().join("state");
+    let promised = store_in(&folder, false).await;
+    let tree = sled::Config::new().path(folder.join("tree")).segment_size(16 << 20).open().unwrap();
+    let lost = tree.scan_prefix("event/").keys().next().unwrap().unwrap();
+    tree.remove(lost).unwrap().unwrap();
+    tree.flush().unwrap();
+    drop(tree);
+    let config = small(Config::folder(&folder, "c1"));
+    assert!(has_everything_or_refuses(config, &promised, "a lost entry").await);
+}
