@@ -1,0 +1,239 @@
+//! The orchestrator put together: the one place that knows all its parts.
+//!
+//! ```text
+//! rest ──▶ store ──▶ control ──▶ store          nodes ──▶ agents
+//!            └─────────────────────────────────▶ nodes ──▶ control (observed)
+//! ```
+//!
+//! Nothing in [`Orchestrator`] needs a socket: a simulation asks the router and registers agents directly. [`serve`]
+//! puts it on a Unix socket.
+
+mod socket;
+mod state_dir;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tug_api::Clock;
+
+use crate::control::Control;
+use crate::metrics::Metrics;
+use crate::nodes::{Nodes, Publisher};
+use crate::plan::View;
+use crate::rest;
+use crate::store::{self, MemoryDisk, OpenError, Store, Writer};
+
+/// How an orchestrator is run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its folder, which nobody else may write to and no container may be shown; `None` in a simulation.
+    pub state_dir: Option<PathBuf>,
+    /// Where [`serve`] listens.
+    pub socket: Option<PathBuf>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where the state is kept, and how.
+    pub store: store::Config,
+}
+
+/// The orchestrator: it must run for anything to happen.
+#[derive(Debug)]
+pub struct Orchestrator {
+    writer: Writer,
+    control: Control,
+    publisher: Publisher,
+    closing: DropGuard,
+}
+
+/// What others have of a running orchestrator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// The API.
+    pub router: Router,
+    /// The agents.
+    pub nodes: Nodes,
+    /// What is kept.
+    pub store: Store,
+    /// What the control loop last saw and decided.
+    pub view: watch::Receiver<Arc<View>>,
+    closing: CancellationToken,
+}
+
+/// Why there is no orchestrator, or why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be used as it is.
+    #[error("the state folder {} cannot be used: {reason}", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A folder could not be made or looked at.
+    #[error("prepare the folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("open the store")]
+    Store(#[source] OpenError),
+    /// No random number could be drawn for the id of a new cluster.
+    #[error("draw a random cluster id")]
+    Random(#[source] getrandom::Error),
+    /// There is no socket to listen on.
+    #[error("no socket was given to listen on")]
+    NoSocket,
+    /// Somebody answers on the socket.
+    #[error("another orchestrator is running: it answers on {}", path.display())]
+    Running {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// What is there is no socket.
+    #[error("{} is no socket: remove it, or listen somewhere else", path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The socket could not be listened on.
+    #[error("listen on {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of it ended by a mistake of ours.
+    #[error("the orchestrator broke down")]
+    Crashed(#[source] JoinError),
+}
+
+/// Opens an orchestrator, listens on the socket (0600), and serves until `stop`. Then open requests end, the state is
+/// on disk, and the socket is gone.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let path = config.socket.clone().ok_or(Error::NoSocket)?;
+    let (orchestrator, handle) = Orchestrator::open(config).await?;
+    let socket = socket::listen(&path)?;
+    tracing::info!(socket = %path.display(), revision = %handle.store.snapshot().revision, "serving");
+
+    let ended = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(orchestrator.run(ended.clone()));
+    let served = async {
+        // Streams would never end by themselves, and the socket waits for open requests.
+        let closing = async {
+            stop.cancelled().await;
+            handle.closing.cancel();
+        };
+        let serving = tug_api::serve::unix(socket.listener, handle.router.clone(), stop.clone());
+        tokio::join!(serving, closing).0
+    };
+    let served = tokio::select! {
+        biased;
+        broken = running.join_next() => return finished(broken),
+        served = served => served,
+    };
+    ended.cancel();
+    finished(running.join_next().await)?;
+    drop(socket.file);
+    served.map_err(|source| Error::Listen { path, source })
+}
+
+fn finished(ended: Option<Result<Result<(), Error>, JoinError>>) -> Result<(), Error> {
+    match ended {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => Err(Error::Crashed(error)),
+        None => Ok(()),
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// A daemon's: its state in a folder, its API on a socket.
+    pub fn daemon(state_dir: impl Into<PathBuf>, socket: impl Into<PathBuf>) -> Result<Self, Error> {
+        let state_dir = state_dir.into();
+        let cluster = getrandom::u64().map_err(Error::Random)?;
+        let store = store::Config::folder(state_dir.join("store"), format!("{cluster:016x}"));
+        Ok(Self { state_dir: Some(state_dir), socket: Some(socket.into()), clock: Clock::system(), store })
+    }
+
+    /// A simulation's: its state on a disk in memory, its API wherever the router is asked.
+    pub fn simulated(disk: &MemoryDisk, cluster: impl Into<String>, clock: Clock) -> Self {
+        Self { state_dir: None, socket: None, clock, store: store::Config::memory(disk, cluster) }
+    }
+}
+
+// === impl Orchestrator ===
+
+impl Orchestrator {
+    /// Reads the state and puts the parts together. Nothing is answered until it runs.
+    pub async fn open(config: Config) -> Result<(Self, Handle), Error> {
+        if let Some(path) = &config.state_dir {
+            state_dir::prepare(path)?;
+        }
+        let (store, writer) = store::open(config.store).await.map_err(Error::Store)?;
+        let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
+        let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock);
+        let closing = CancellationToken::new();
+        let router = rest::router(rest::Config {
+            store: store.clone(),
+            nodes: nodes.clone(),
+            view: decided.view(),
+            planner: decided.planner(),
+            clock: config.clock,
+            metrics: Metrics::new(),
+            closing: closing.clone(),
+            private: config.state_dir,
+        });
+        let handle = Handle { router, nodes, store, view: decided.view(), closing: closing.clone() };
+        Ok((Self { writer, control, publisher, closing: closing.drop_guard() }, handle))
+    }
+
+    /// Runs until `stop`: first streams end, then nothing more is decided, then the agents are left alone, and last
+    /// the store is closed. When this is dropped instead, everything ends at once, as in a crash.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let Self { writer, control, publisher, closing } = self;
+        let mut parts = JoinSet::new();
+        let stops: [CancellationToken; 3] = std::array::from_fn(|_| CancellationToken::new());
+        let [deciding, publishing, writing] = stops.clone();
+        parts.spawn(async move {
+            control.run(deciding).await;
+        });
+        parts.spawn(async move {
+            publisher.run(publishing).await;
+        });
+        parts.spawn(async move {
+            writer.run(writing).await;
+        });
+        let broken = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            ended = parts.join_next() => ended,
+        };
+        drop(closing);
+        if let Some(Err(error)) = broken {
+            return Err(Error::Crashed(error));
+        }
+        for stop in stops {
+            stop.cancel();
+            if let Some(Err(error)) = parts.join_next().await {
+                return Err(Error::Crashed(error));
+            }
+        }
+        Ok(())
+    }
+}
