@@ -7,7 +7,6 @@ use tug_model::spec::container::NetworkMode;
 use tug_model::spec::service::{Condition, Port, PortMode, RestartOn};
 
 use crate::project::undeclared;
-use crate::reader::Cursor;
 use crate::resource::Resources;
 use crate::service::Draft;
 
@@ -16,7 +15,7 @@ pub(crate) fn references(resources: &Resources, names: &BTreeSet<ServiceName>, d
     for (name, cursor) in &draft.networks {
         if name.as_str() != "default" && !resources.networks.contains_key(name) {
             let declared = resources.networks.keys().map(AsRef::as_ref);
-            undeclared(&at_key(cursor), ("network", name.as_str()), declared);
+            undeclared(cursor, ("network", name.as_str()), declared);
         }
     }
     for (name, cursor) in &draft.volumes {
@@ -34,26 +33,22 @@ pub(crate) fn references(resources: &Resources, names: &BTreeSet<ServiceName>, d
     for (name, cursor) in &draft.depends_on {
         let required = draft.service.depends_on.get(name).is_some_and(|dependency| dependency.required);
         if *name == draft.name {
-            cursor.report.error(cursor.key_place, &cursor.path, "a service cannot depend on itself");
+            cursor.key_error("a service cannot depend on itself");
         } else if required && !names.contains(name) {
             let declared = names.iter().map(AsRef::as_ref);
-            undeclared(&at_key(cursor), ("service", name.as_str()), declared);
+            undeclared(cursor, ("service", name.as_str()), declared);
         }
     }
 }
 
-/// The cursor with the place of its key, where the name stands in the key.
-fn at_key<'a>(cursor: &Cursor<'a>) -> Cursor<'a> {
-    cursor.clone()
-}
-
 /// Dependencies that need not be there and are not are forgotten.
-pub(crate) fn drop_optional(drafts: &mut [Draft<'_>], names: &BTreeSet<ServiceName>) {
+pub(crate) fn drop_optional(drafts: &mut [Draft<'_>]) {
+    let names: BTreeSet<ServiceName> = drafts.iter().map(|draft| draft.name.clone()).collect();
     for draft in drafts {
         for (name, cursor) in &draft.depends_on {
             let optional = draft.service.depends_on.get(name).is_some_and(|dependency| !dependency.required);
             if optional && !names.contains(name) {
-                cursor.note(format!("there is no service `{name}`; it is not waited for"));
+                cursor.note(format!("`{name}` is not part of the project; it is not waited for"));
                 draft.service.depends_on.remove(name);
             }
         }
@@ -101,7 +96,7 @@ pub(crate) fn cycles(drafts: &[Draft<'_>]) {
             if let Some(at) = way.iter().position(|(on_way, _)| *on_way == other) {
                 let round: Vec<&str> = way.iter().skip(at).map(|(name, _)| name.as_str()).collect();
                 let message = format!("the services wait for each other: {} -> {other}", round.join(" -> "));
-                cursor.report.error(cursor.key_place, &cursor.path, message);
+                cursor.key_error(message);
             } else if by_name.contains_key(other) && !done.contains(other) {
                 let other = by_name.get_key_value(other).map(|(key, _)| *key);
                 way.extend(other.map(|other| (other, 0)));
@@ -128,10 +123,11 @@ pub(crate) fn ports(drafts: &[Draft<'_>]) {
             }
             others.push((&draft.name, port));
         }
-        if draft.service.container.network_mode == NetworkMode::Host && !draft.ports.is_empty() {
-            if let Some((_, cursor)) = draft.ports.first() {
-                cursor.warning("with `network_mode: host` every port is open already; this is ignored");
-            }
+        if draft.service.container.network_mode == NetworkMode::Host
+            && !draft.ports.is_empty()
+            && let Some((_, cursor)) = draft.ports.first()
+        {
+            cursor.warning("with `network_mode: host` every port is open already; this is ignored");
         }
     }
 }
@@ -158,11 +154,12 @@ pub(crate) fn completion(drafts: &mut [Draft<'_>]) {
             continue;
         }
         if draft.says_restart {
-            let cursor = draft.cursor.node.get("restart").map_or(draft.cursor.place(), |node| node.place);
+            let place =
+                draft.cursor.node.get("restart").map_or_else(|| draft.cursor.place(), |node| node.place);
             let path = crate::tree::join(&draft.cursor.path, "restart");
             let message =
                 "others wait for this service to complete, and it is started again whenever it ends";
-            draft.cursor.report.warning(cursor, &path, message);
+            draft.cursor.report.warning(place, &path, message);
         } else {
             draft.service.restart.condition = RestartOn::Failure;
         }

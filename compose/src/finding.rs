@@ -42,7 +42,12 @@ pub(crate) struct Report {
     files: RefCell<Vec<String>>,
     findings: RefCell<Vec<(Place, Finding)>>,
     ignore_unsupported: BTreeSet<String>,
+    /// Where a value could not be made out; what follows from that is not said on top.
+    broken: RefCell<BTreeSet<Place>>,
 }
+
+/// The most findings that are handed out; a manifest with more is not one.
+const MOST_FINDINGS: usize = 1000;
 
 // === impl Finding ===
 
@@ -77,7 +82,12 @@ impl fmt::Display for Level {
 
 impl Report {
     pub(crate) fn new(ignore_unsupported: BTreeSet<String>) -> Self {
-        Self { files: RefCell::default(), findings: RefCell::default(), ignore_unsupported }
+        Self {
+            files: RefCell::default(),
+            findings: RefCell::default(),
+            ignore_unsupported,
+            broken: RefCell::default(),
+        }
     }
 
     /// Registers a file; its number is what a [`Place`] holds.
@@ -92,32 +102,47 @@ impl Report {
         self.ignore_unsupported.contains(key)
     }
 
-    pub(crate) fn error(&self, place: Place, path: &str, message: impl Into<String>) {
-        self.add(Level::Error, place, path, message.into(), None);
+    pub(crate) fn error(&self, place: Place, path: &str, message: impl AsRef<str>) {
+        self.add(Level::Error, (place, path), message.as_ref(), None);
+    }
+
+    /// An error that leaves no value at this place: nothing more is said about it.
+    pub(crate) fn broken(&self, place: Place, path: &str, message: impl AsRef<str>) {
+        self.error(place, path, message);
+        self.broken.borrow_mut().insert(place);
     }
 
     pub(crate) fn error_with_hint(
         &self,
         place: Place,
         path: &str,
-        message: impl Into<String>,
+        message: impl AsRef<str>,
         hint: impl Into<String>,
     ) {
-        self.add(Level::Error, place, path, message.into(), Some(hint.into()));
+        self.add(Level::Error, (place, path), message.as_ref(), Some(hint.into()));
     }
 
-    pub(crate) fn warning(&self, place: Place, path: &str, message: impl Into<String>) {
-        self.add(Level::Warning, place, path, message.into(), None);
+    pub(crate) fn warning(&self, place: Place, path: &str, message: impl AsRef<str>) {
+        self.add(Level::Warning, (place, path), message.as_ref(), None);
     }
 
-    pub(crate) fn note(&self, place: Place, path: &str, message: impl Into<String>) {
-        self.add(Level::Note, place, path, message.into(), None);
+    pub(crate) fn note(&self, place: Place, path: &str, message: impl AsRef<str>) {
+        self.add(Level::Note, (place, path), message.as_ref(), None);
     }
 
-    pub(crate) fn add(&self, level: Level, place: Place, path: &str, message: String, hint: Option<String>) {
+    pub(crate) fn add(
+        &self,
+        level: Level,
+        (place, path): (Place, &str),
+        message: &str,
+        hint: Option<String>,
+    ) {
+        if self.broken.borrow().contains(&place) {
+            return;
+        }
         let files = self.files.borrow();
         let file = files.get(usize::from(place.file)).cloned().unwrap_or_default();
-        let message = printable(&message);
+        let message = printable(message);
         let finding = Finding {
             level,
             file,
@@ -139,7 +164,16 @@ impl Report {
         let mut findings = self.findings.into_inner();
         findings.sort_by(|(a, x), (b, y)| (a, x.level, &x.message).cmp(&(b, y.level, &y.message)));
         findings.dedup_by(|(a, x), (b, y)| a == b && x.level == y.level && x.message == y.message);
-        findings.into_iter().map(|(_, finding)| finding).collect()
+        let more = findings.len().saturating_sub(MOST_FINDINGS);
+        let last = findings.last().map(|(_, last)| last.clone()).filter(|_| more > 0);
+        let findings = findings.into_iter().take(MOST_FINDINGS).map(|(_, finding)| finding);
+        let rest = last.map(|last| Finding {
+            level: Level::Error,
+            message: format!("{more} more findings are not shown; this is the last"),
+            hint: None,
+            ..last
+        });
+        findings.chain(rest).collect()
     }
 }
 

@@ -29,7 +29,6 @@ pub(crate) fn interpolate(
 ) {
     let place = node.place;
     match &mut node.value {
-        Value::Null => {}
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
                 interpolate(report, item, environment, &format!("{path}[{index}]"));
@@ -50,10 +49,10 @@ pub(crate) fn interpolate(
                     }
                     replace(scalar, expanded.text);
                 }
-                Err(message) => report.error(place, path, message),
+                Err(message) => report.broken(place, path, message),
             }
         }
-        Value::Scalar(_) => {}
+        Value::Null | Value::Scalar(_) => {}
     }
 }
 
@@ -128,11 +127,10 @@ fn substitute(
     let mut characters = operator.chars();
     match (characters.next(), characters.as_str()) {
         (None, _) if !needs_text => put(name, environment, out),
-        (Some('-'), _) if is_there => put(name, environment, out),
+        (Some('-' | '?'), _) if is_there => put(name, environment, out),
         (Some('-'), default) => expand_into(default, environment, out, depth + 1)?,
         (Some('+'), other) if is_there => expand_into(other, environment, out, depth + 1)?,
         (Some('+'), _) => {}
-        (Some('?'), _) if is_there => put(name, environment, out),
         (Some('?'), why) => {
             let mut reason = Expanded::default();
             expand_into(why, environment, &mut reason, depth + 1)?;

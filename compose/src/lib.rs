@@ -29,3 +29,6 @@ pub use build::{Build, Dockerfile};
 pub use disk::{Disk, FileContent, MemoryDisk, PathKind, ReadError, RealDisk};
 pub use finding::{Finding, Level};
 pub use load::{FILE_NAMES, Loaded, Outcome, Request, load};
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,22 @@
 //! From the command line's words to a project: find the files, read them one after the other, merge, check.
 
+mod complete;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use tug_model::project::SourceFile;
 use tug_model::{ProjectName, ServiceName};
+
+use complete::Origin;
 
 use crate::build::Build;
 use crate::context::{Context, normalize};
 use crate::disk::{Disk, PathKind, ReadError};
 use crate::env_file::{self, Format};
 use crate::finding::{Finding, Report};
-use crate::interpolate::interpolate;
 use crate::tree::{self, Node, Place};
 use crate::{merge, project};
 
@@ -74,9 +78,11 @@ pub fn load(request: &Request<'_>) -> Outcome {
         folders: Vec::new(),
         sources: Vec::new(),
         environment: BTreeMap::new(),
+        opened: BTreeMap::new(),
+        extended_values: 0,
     };
-    let loaded = loader.run();
-    let project = loaded.filter(|_| !report.has_errors());
+    let result = loader.run();
+    let project = result.filter(|_| !report.has_errors());
     Outcome { project, findings: report.into_findings() }
 }
 
@@ -87,6 +93,10 @@ struct Loader<'a> {
     folders: Vec<PathBuf>,
     sources: Vec<SourceFile>,
     environment: BTreeMap<String, String>,
+    /// Files that services are extended from; none where one cannot be used.
+    opened: BTreeMap<PathBuf, Option<Rc<Node>>>,
+    /// How many values were copied by `extends`.
+    extended_values: usize,
 }
 
 // === impl Loader ===
@@ -105,13 +115,17 @@ impl Loader<'_> {
         let name = self.project_name(&trees, &folder)?;
         self.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.to_string());
         let mut merged: Option<Node> = None;
-        for mut tree in trees {
-            interpolate(self.report, &mut tree, &self.environment, "");
+        for (tree, (_, path)) in trees.into_iter().zip(paths) {
+            let environment = self.environment.clone();
+            let origin = Origin { environment, chain: vec![path.clone()], path };
+            let tree = self.complete(tree, &origin);
             merged = Some(match merged {
                 None => tree,
                 Some(before) => merge::files(self.report, before, tree),
             });
         }
+        let mut merged = merged?;
+        merge::take_away(&mut merged);
         let context = Context {
             report: self.report,
             disk: self.request.disk,
@@ -120,7 +134,7 @@ impl Loader<'_> {
             folders: &self.folders,
             configs: std::cell::RefCell::default(),
         };
-        let (project, builds) = project::read(&context, &merged?, &self.profiles())?;
+        let (project, builds) = project::read(&context, &merged, &self.profiles())?;
         Some(Loaded { project, builds, sources: std::mem::take(&mut self.sources) })
     }
 
@@ -246,9 +260,8 @@ impl Loader<'_> {
             };
             return match crate::interpolate::expand(text, &self.environment) {
                 Ok(expanded) => self.parse_name(node.place, "name", &expanded.text),
-                // Said once more when the whole tree is expanded, and only then.
                 Err(message) => {
-                    self.report.error(node.place, "name", message);
+                    self.report.broken(node.place, "name", message);
                     None
                 }
             };

@@ -36,8 +36,8 @@ pub(crate) fn read(
     for draft in &active {
         check::references(&resources, &names, draft);
     }
-    check::drop_optional(&mut active, &names);
     check::profiles(&active, &inactive);
+    check::drop_optional(&mut active);
     check::cycles(&active);
     check::ports(&active);
     check::completion(&mut active);
@@ -67,7 +67,7 @@ fn read_tug(fields: &Fields<'_>) {
 
 fn read_services<'a>(context: &Context<'_>, fields: &Fields<'a>) -> Option<Vec<Draft<'a>>> {
     let cursor = fields.get("services");
-    let entries = cursor.as_ref().map(|cursor| cursor.entries()).unwrap_or_default();
+    let entries = cursor.as_ref().map(super::reader::Cursor::entries).unwrap_or_default();
     if entries.is_empty() {
         let is_wrong = cursor.is_some_and(|cursor| !cursor.is_map());
         if !is_wrong {

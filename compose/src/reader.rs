@@ -1,13 +1,14 @@
 //! The typed cursor over the tree: every reader of a key goes through here, so that wrong types, unknown keys and
 //! values that we do not honour are reported in one way, each at its own line and column.
 
+mod fields;
 pub(crate) mod quantity;
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+pub(crate) use fields::Fields;
 use tug_model::{Bytes, Millis, NanoCpus};
 
 use crate::finding::{Level, Report};
@@ -25,14 +26,6 @@ pub(crate) struct Cursor<'a> {
     pub(crate) report: &'a Report,
 }
 
-/// A map whose keys were checked against a table.
-#[derive(Debug)]
-pub(crate) struct Fields<'a> {
-    cursor: Cursor<'a>,
-    schema: &'static Schema,
-    asked: RefCell<BTreeSet<&'static str>>,
-}
-
 // === impl Cursor ===
 
 impl<'a> Cursor<'a> {
@@ -44,19 +37,34 @@ impl<'a> Cursor<'a> {
         self.node.place
     }
 
-    pub(crate) fn error(&self, message: impl Into<String>) {
-        self.report.error(self.node.place, &self.path, message);
+    pub(crate) fn error(&self, message: impl AsRef<str>) {
+        self.error_with(message, None);
     }
 
-    pub(crate) fn error_with_hint(&self, message: impl Into<String>, hint: impl Into<String>) {
-        self.report.error_with_hint(self.node.place, &self.path, message, hint);
+    pub(crate) fn error_with_hint(&self, message: impl AsRef<str>, hint: impl Into<String>) {
+        self.error_with(message, Some(hint.into()));
     }
 
-    pub(crate) fn warning(&self, message: impl Into<String>) {
+    /// An error; where a variable made the value, it is said how the value was written.
+    pub(crate) fn error_with(&self, message: impl AsRef<str>, hint: Option<String>) {
+        let mut message = message.as_ref().to_owned();
+        if let Value::Scalar(Scalar { written: Some(written), .. }) = &self.node.value {
+            let short: String = written.chars().take(80).collect();
+            message = format!("{message} (from {short})");
+        }
+        self.report.add(Level::Error, (self.node.place, &self.path), &message, hint);
+    }
+
+    /// An error about the key rather than its value.
+    pub(crate) fn key_error(&self, message: impl AsRef<str>) {
+        self.report.error(self.key_place, &self.path, message);
+    }
+
+    pub(crate) fn warning(&self, message: impl AsRef<str>) {
         self.report.warning(self.node.place, &self.path, message);
     }
 
-    pub(crate) fn note(&self, message: impl Into<String>) {
+    pub(crate) fn note(&self, message: impl AsRef<str>) {
         self.report.note(self.node.place, &self.path, message);
     }
 
@@ -171,13 +179,7 @@ impl<'a> Cursor<'a> {
         }
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
         let message = format!("{} is not one of {}", self.node.shown(), words.join(", "));
-        self.report.add(
-            Level::Error,
-            self.node.place,
-            &self.path,
-            message,
-            nearest(&text, choices.iter().map(|(word, _)| *word)),
-        );
+        self.error_with(message, nearest(&text, choices.iter().map(|(word, _)| *word)));
         None
     }
 
@@ -283,12 +285,11 @@ impl<'a> Cursor<'a> {
             Value::List(_) => Some(self.items().iter().filter_map(Self::text).collect()),
             Value::Scalar(_) | Value::Map(_) => {
                 let text = self.text()?;
-                match shell_words::split(&text) {
-                    Ok(words) => Some(words),
-                    Err(_) => {
-                        self.error("a quote in this command is never closed");
-                        None
-                    }
+                if let Ok(words) = shell_words::split(&text) {
+                    Some(words)
+                } else {
+                    self.error("a quote in this command is never closed");
+                    None
                 }
             }
         }
@@ -303,15 +304,14 @@ impl<'a> Cursor<'a> {
         for entry in self.node.entries() {
             self.check_key(entry, schema);
         }
-        Some(Fields { cursor: self.clone(), schema, asked: RefCell::default() })
+        Some(Fields::new(self.clone(), schema))
     }
 
     fn check_key(&self, entry: &Entry, schema: &'static Schema) {
         let path = join(&self.path, &entry.key);
         let key = entry.key.as_str();
         match schema.fate(key) {
-            Some(Fate::Read) => {}
-            Some(Fate::Silent) => {}
+            Some(Fate::Read | Fate::Silent) => {}
             Some(Fate::Noted(reason)) => self.report.note(entry.place, &path, format!("ignored: {reason}")),
             Some(Fate::Ignored(reason)) => {
                 self.report.warning(entry.place, &path, format!("ignored: {reason}"));
@@ -330,12 +330,12 @@ impl<'a> Cursor<'a> {
                 let ours = schema.names().filter(|name| name.starts_with("x-"));
                 if let Some(hint) = nearest(key, ours) {
                     let message = format!("`{key}` is no key of ours and is ignored");
-                    self.report.add(Level::Warning, entry.place, &path, message, Some(hint));
+                    self.report.add(Level::Warning, (entry.place, &path), &message, Some(hint));
                 }
             }
             None => {
                 let message = format!("unknown key `{key}`");
-                self.report.add(Level::Error, entry.place, &path, message, nearest(key, schema.names()));
+                self.report.add(Level::Error, (entry.place, &path), &message, nearest(key, schema.names()));
             }
         }
     }
@@ -347,73 +347,5 @@ fn refuse(report: &Report, place: Place, path: &str, (key, message): (&str, &str
     } else {
         let hint = format!("or leave it out with --ignore-unsupported={key}");
         report.error_with_hint(place, path, message, hint);
-    }
-}
-
-// === impl Fields ===
-
-impl<'a> Fields<'a> {
-    /// The value under `key`; `None` where it is absent or empty.
-    pub(crate) fn get(&self, key: &'static str) -> Option<Cursor<'a>> {
-        self.get_or_null(key).filter(|cursor| !cursor.node.is_null())
-    }
-
-    /// The value under `key`, also where there is a key and no value.
-    pub(crate) fn get_or_null(&self, key: &'static str) -> Option<Cursor<'a>> {
-        debug_assert_eq!(
-            self.schema.fate(key),
-            Some(Fate::Read),
-            "`{key}` is not a key that the schema of a {} reads",
-            self.schema.what
-        );
-        self.asked.borrow_mut().insert(key);
-        let entries = self.cursor.node.entries();
-        entries.iter().find(|entry| entry.key == key).map(|entry| self.cursor.under(entry))
-    }
-
-    /// The whole map.
-    pub(crate) fn cursor(&self) -> &Cursor<'a> {
-        &self.cursor
-    }
-
-    /// Says that `key` must be there.
-    pub(crate) fn missing(&self, key: &str) {
-        self.cursor.error(format!("`{key}` is missing"));
-    }
-
-    pub(crate) fn text(&self, key: &'static str) -> Option<String> {
-        self.get(key)?.filled()
-    }
-
-    pub(crate) fn flag(&self, key: &'static str) -> bool {
-        self.get(key).and_then(|cursor| cursor.flag()).unwrap_or_default()
-    }
-
-    pub(crate) fn duration(&self, key: &'static str) -> Option<Millis> {
-        self.get(key)?.duration()
-    }
-
-    pub(crate) fn bytes(&self, key: &'static str) -> Option<Bytes> {
-        self.get(key)?.bytes()
-    }
-
-    pub(crate) fn texts(&self, key: &'static str) -> Vec<String> {
-        self.get(key).map(|cursor| cursor.texts()).unwrap_or_default()
-    }
-
-    /// A list of texts, or one text.
-    pub(crate) fn one_or_more(&self, key: &'static str) -> Vec<Cursor<'a>> {
-        self.get(key).map(|cursor| cursor.one_or_more()).unwrap_or_default()
-    }
-
-    pub(crate) fn number<T>(&self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
-    where
-        T: FromStr + PartialOrd + std::fmt::Display + Copy,
-    {
-        self.get(key)?.number(range)
-    }
-
-    pub(crate) fn options(&self, key: &'static str) -> BTreeMap<String, String> {
-        self.get(key).map(|cursor| cursor.options()).unwrap_or_default()
     }
 }

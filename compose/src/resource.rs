@@ -187,20 +187,16 @@ fn config(context: &Context<'_>, cursor: &Cursor<'_>) -> Option<Config> {
         cursor.refuse("external", "not yet: configs that are not in the manifest");
         return None;
     }
-    let (file, content, variable) = (fields.get("file"), fields.get("content"), fields.get("environment"));
+    let (file, inline, variable) = (fields.get("file"), fields.get("content"), fields.get("environment"));
     let given =
-        [file.is_some(), content.is_some(), variable.is_some()].into_iter().filter(|given| *given).count();
+        [file.is_some(), inline.is_some(), variable.is_some()].into_iter().filter(|given| *given).count();
     if given != 1 {
-        cursor.report.error(
-            cursor.key_place,
-            &cursor.path,
-            "a config has one of `file`, `content` and `environment`",
-        );
+        cursor.key_error("a config has one of `file`, `content` and `environment`");
         return None;
     }
     let bytes = if let Some(cursor) = file {
         config_file(context, &cursor)?
-    } else if let Some(cursor) = content {
+    } else if let Some(cursor) = inline {
         cursor.text()?.into_bytes()
     } else {
         let cursor = variable?;

@@ -67,6 +67,8 @@ pub(crate) use schema;
 use Fate::{Noted, Refused, Silent};
 
 schema! { PROJECT, "the manifest", {
+    // `include` is taken in before this table is asked; so is `extends` of a service.
+    "include" => Silent,
     "name",
     "services",
     "networks",

@@ -140,16 +140,12 @@ impl Node {
 }
 
 impl Scalar {
-    /// The scalar for a message; with a variable in it, also how it was written.
+    /// The scalar for a message.
     pub(crate) fn shown(&self) -> String {
         let short: String = self.text.chars().take(80).collect();
-        let text = match self.kind {
+        match self.kind {
             Kind::Text => format!("\"{short}\""),
             Kind::Boolean | Kind::Number => short,
-        };
-        match &self.written {
-            Some(written) => format!("{text} (from {})", written.chars().take(80).collect::<String>()),
-            None => text,
         }
     }
 }

@@ -43,6 +43,7 @@ schema! { SERVICE, "a service", {
     "env_file",
     "environment",
     "expose",
+    "extends" => Silent,
     "external_links" => Refused(ANOTHER_CONTAINER),
     "extra_hosts",
     "gpus" => NotYet("graphics processors"),

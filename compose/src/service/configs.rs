@@ -11,35 +11,40 @@ use crate::schema;
 /// Reads the mounts into `container`; their hashes are filled in when the contents are known.
 pub(super) fn read<'a>(fields: &Fields<'a>, container: &mut Container) -> Vec<(String, Cursor<'a>)> {
     if let Some(cursor) = fields.get("secrets") {
-        let is_used = !cursor.items().is_empty();
-        if is_used {
-            cursor.refuse("secrets", "not yet: secrets");
+        let items = cursor.items();
+        let checked = items.iter().filter_map(mount).count();
+
+        if checked > 0 {
+            cursor.refuse_key("secrets", "not yet: secrets");
         }
     }
     let mut used = Vec::new();
     for item in fields.get("configs").map(|cursor| cursor.items()).unwrap_or_default() {
-        let Some(mount) = mount(&item) else { continue };
+        let Some((mount, source)) = mount(&item) else { continue };
         if container.configs.iter().any(|other| other.target == mount.target) {
             item.error(format!("something is mounted at `{}` already", mount.target));
             continue;
         }
-        used.push((mount.config.clone(), item));
+        used.push((mount.config.clone(), source));
         container.configs.push(mount);
     }
     used
 }
 
-fn mount(item: &Cursor<'_>) -> Option<ConfigMount> {
+/// The mount, and where it names what is mounted.
+fn mount<'a>(item: &Cursor<'a>) -> Option<(ConfigMount, Cursor<'a>)> {
     if !item.is_map() {
         let config = item.filled()?;
         let target = format!("/{config}");
-        return Some(ConfigMount { config, hash: String::new(), target, mode: None, uid: None, gid: None });
+        let mount = ConfigMount { config, hash: String::new(), target, mode: None, uid: None, gid: None };
+        return Some((mount, item.clone()));
     }
     let fields = item.fields(&schema::FILE_GRANT)?;
-    let Some(config) = fields.text("source") else {
+    let Some(source) = fields.get("source") else {
         fields.missing("source");
         return None;
     };
+    let config = source.filled()?;
     let target = match fields.get("target") {
         None => format!("/{config}"),
         Some(cursor) => {
@@ -50,14 +55,15 @@ fn mount(item: &Cursor<'_>) -> Option<ConfigMount> {
             normalize(&Path::new("/").join(text)).display().to_string()
         }
     };
-    Some(ConfigMount {
+    let mount = ConfigMount {
         config,
         hash: String::new(),
         target,
         mode: fields.get("mode").and_then(|cursor| octal(&cursor)),
         uid: fields.number("uid", 0..=u32::MAX),
         gid: fields.number("gid", 0..=u32::MAX),
-    })
+    };
+    Some((mount, source))
 }
 
 /// Permission bits: `0440` or `0o440` is octal, as everywhere; a plain number is one in YAML too, and means what its

@@ -43,7 +43,7 @@ fn name(cursor: &Cursor<'_>, text: &str) -> Option<ServiceName> {
     match ServiceName::parse(text) {
         Ok(name) => Some(name),
         Err(error) => {
-            cursor.report.error(cursor.key_place, &cursor.path, error.to_string());
+            cursor.key_error(error.to_string());
             None
         }
     }

@@ -45,7 +45,7 @@ fn insert(
     at: &Cursor<'_>,
 ) {
     if let Err(message) = env_file::check_key(&key) {
-        at.report.error(at.key_place, &at.path, message);
+        at.key_error(message);
         return;
     }
     // Without a value the variable is passed on from the environment; if it is not there either, it stays unset.
@@ -72,8 +72,8 @@ fn read_file(context: &Context<'_>, cursor: &Cursor<'_>, variables: &mut Variabl
     };
     let Some(written) = path_cursor.text() else { return };
     let path = context.absolute(path_cursor.place(), &written);
-    let content = match context.disk.read(&path, LARGEST_FILE) {
-        Ok(content) => content,
+    let file = match context.disk.read(&path, LARGEST_FILE) {
+        Ok(file) => file,
         Err(crate::disk::ReadError::Missing) if !required => return,
         Err(error) => {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -81,7 +81,7 @@ fn read_file(context: &Context<'_>, cursor: &Cursor<'_>, variables: &mut Variabl
             return path_cursor.error(message);
         }
     };
-    let Ok(text) = String::from_utf8(content.bytes) else {
+    let Ok(text) = String::from_utf8(file.bytes) else {
         return path_cursor.error(format!("`{written}` is not UTF-8"));
     };
     match env_file::parse(&text, format, context.environment) {

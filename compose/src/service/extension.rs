@@ -23,6 +23,10 @@ pub(super) fn probe(cursor: &Cursor<'_>) -> Option<Probe> {
         good.then_some(path)
     });
     let port = fields.number("port", 1..=u16::MAX);
+    let interval = positive(&fields, "interval");
+    let timeout = positive(&fields, "timeout");
+    let retries = fields.number("retries", 1..=1000);
+    let start_period = fields.duration("start_period");
     let (check, port) = match (fields.get("tcp"), fields.get("http")) {
         (Some(_), None) => {
             if let Some(cursor) = fields.get("port") {
@@ -49,10 +53,10 @@ pub(super) fn probe(cursor: &Cursor<'_>) -> Option<Probe> {
     Some(Probe {
         check,
         port,
-        interval: positive(&fields, "interval").unwrap_or(usual.interval),
-        timeout: positive(&fields, "timeout").unwrap_or(usual.timeout),
-        retries: fields.number("retries", 1..=1000).unwrap_or(usual.retries),
-        start_period: fields.duration("start_period").unwrap_or(usual.start_period),
+        interval: interval.unwrap_or(usual.interval),
+        timeout: timeout.unwrap_or(usual.timeout),
+        retries: retries.unwrap_or(usual.retries),
+        start_period: start_period.unwrap_or(usual.start_period),
     })
 }
 

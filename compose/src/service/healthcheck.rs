@@ -55,13 +55,11 @@ fn test(cursor: &Cursor<'_>) -> Option<Vec<String>> {
         return None;
     };
     match (words.first().map(String::as_str), words.len()) {
-        (Some("NONE"), 1) => Some(words),
         (Some("CMD" | "CMD-SHELL"), 1) => {
             first.error("nothing follows: there is no command");
             None
         }
-        (Some("CMD"), _) => Some(words),
-        (Some("CMD-SHELL"), 2) => Some(words),
+        (Some("NONE"), 1) | (Some("CMD"), _) | (Some("CMD-SHELL"), 2) => Some(words),
         (Some("CMD-SHELL"), _) => {
             cursor.warning("`CMD-SHELL` takes one text; its words are joined with spaces");
             let line = words.get(1..).unwrap_or_default().join(" ");

@@ -24,16 +24,16 @@ pub(super) fn read(fields: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Limits {
     let limit = |key| limits.as_ref().and_then(|limits| limits.get(key));
     let pids = -1..=4_194_304;
     Limits {
-        cpus: one_of(fields.get("cpus"), limit("cpus"), cpus),
-        memory: one_of(fields.get("mem_limit"), limit("memory"), memory),
+        cpus: one_of(fields.get("cpus").as_ref(), limit("cpus").as_ref(), cpus),
+        memory: one_of(fields.get("mem_limit").as_ref(), limit("memory").as_ref(), memory),
         memory_reservation: one_of(
-            fields.get("mem_reservation"),
-            reservations.as_ref().and_then(|reservations| reservations.get("memory")),
+            fields.get("mem_reservation").as_ref(),
+            reservations.as_ref().and_then(|reservations| reservations.get("memory")).as_ref(),
             memory,
         ),
         memory_swap: fields.get("memswap_limit").and_then(|cursor| swap(&cursor)),
         memory_swappiness: fields.number("mem_swappiness", 0..=100),
-        pids: one_of(fields.get("pids_limit"), limit("pids"), |cursor| {
+        pids: one_of(fields.get("pids_limit").as_ref(), limit("pids").as_ref(), |cursor| {
             cursor.number(pids.clone()).filter(|pids| *pids != 0)
         }),
         cpu_shares: fields.number("cpu_shares", 0..=262_144),
@@ -50,13 +50,13 @@ pub(super) fn read(fields: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Limits {
 
 /// The value of the old key or of the new one; both only if they agree.
 fn one_of<T: PartialEq + Copy>(
-    old: Option<Cursor<'_>>,
-    new: Option<Cursor<'_>>,
+    old: Option<&Cursor<'_>>,
+    new: Option<&Cursor<'_>>,
     read: impl Fn(&Cursor<'_>) -> Option<T>,
 ) -> Option<T> {
-    let old_value = old.as_ref().and_then(&read);
-    let new_value = new.as_ref().and_then(&read);
-    if let (Some(a), Some(b), Some(old), Some(new)) = (old_value, new_value, &old, &new)
+    let old_value = old.and_then(&read);
+    let new_value = new.and_then(&read);
+    if let (Some(a), Some(b), Some(old), Some(new)) = (old_value, new_value, old, new)
         && a != b
     {
         old.error(format!("differs from `{}`; give one of the two", new.path));
@@ -140,7 +140,7 @@ fn ulimits(cursor: &Cursor<'_>) -> Vec<Ulimit> {
         if !NAMES.contains(&name.as_str()) && name != "stack" {
             let hint = crate::suggest::nearest(&name, NAMES.into_iter().chain(["stack"]));
             let message = format!("`{name}` is not a limit of processes");
-            value.report.add(crate::Level::Error, entry.place, &value.path, message, hint);
+            value.report.add(crate::Level::Error, (entry.place, &value.path), &message, hint);
             continue;
         }
         let limit = if value.is_map() {

@@ -79,7 +79,7 @@ fn attachments<'a>(
             networks.insert(name.clone(), attachment);
             used.push((name, at));
         }
-        Err(error) => at.report.error(at.key_place, &at.path, error.to_string()),
+        Err(error) => at.key_error(error.to_string()),
     };
     if cursor.is_map() {
         for (entry, value) in cursor.entries() {
@@ -172,9 +172,8 @@ pub(super) fn extra_hosts(cursor: &Cursor<'_>) -> Vec<ExtraHost> {
     if cursor.is_map() {
         for (entry, value) in cursor.entries() {
             for address in value.one_or_more() {
-                if let Some(text) = address.text() {
-                    add(&entry.key, &text, &address);
-                }
+                let text = address.text().unwrap_or_default();
+                text.split(',').for_each(|one| add(&entry.key, one.trim(), &address));
             }
         }
         return hosts;
@@ -182,7 +181,9 @@ pub(super) fn extra_hosts(cursor: &Cursor<'_>) -> Vec<ExtraHost> {
     for item in cursor.items() {
         let Some(text) = item.text() else { continue };
         match text.split_once('=').or_else(|| text.split_once(':')) {
-            Some((host, address)) => add(host.trim(), address.trim(), &item),
+            Some((host, addresses)) => {
+                addresses.split(',').for_each(|address| add(host.trim(), address.trim(), &item));
+            }
             None => item.error(format!("\"{text}\" is not HOST=ADDRESS")),
         }
     }

@@ -51,12 +51,6 @@ fn check_attribute(item: &Cursor<'_>, attribute: &str) -> Option<()> {
     }
     let message =
         format!("`{attribute}` is not known of a node: use {} or node.labels.NAME", PLAIN.join(", "));
-    item.report.add(
-        crate::Level::Error,
-        item.place(),
-        &item.path,
-        message,
-        nearest(attribute, PLAIN.into_iter()),
-    );
+    item.error_with(message, nearest(attribute, PLAIN.into_iter()));
     None
 }

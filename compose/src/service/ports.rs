@@ -168,7 +168,7 @@ fn long(item: &Cursor<'_>) -> Option<Vec<Port>> {
     let modes = [("ingress", PortMode::Ingress), ("host", PortMode::Host)];
     let mode = fields.get("mode").and_then(|cursor| cursor.choice(&modes));
     let app_protocol = fields.text("app_protocol");
-    let made = pair(published, target?, |published, target| Port {
+    let ports = pair(published, target?, |published, target| Port {
         target,
         published,
         host_ip,
@@ -176,7 +176,7 @@ fn long(item: &Cursor<'_>) -> Option<Vec<Port>> {
         mode: mode.unwrap_or_default(),
         app_protocol: app_protocol.clone(),
     });
-    match made {
+    match ports {
         Ok(mut ports) => {
             engine_publishes_udp(item, &mut ports);
             Some(ports)
@@ -227,7 +227,7 @@ mod tests {
             Ok(ports) => {
                 let one = |port: &Port| {
                     let ip = port.host_ip.map(|ip| format!("{ip} ")).unwrap_or_default();
-                    let published = port.published.map_or("?".to_owned(), |port| port.to_string());
+                    let published = port.published.map_or_else(|| "?".to_owned(), |port| port.to_string());
                     format!("{ip}{published}->{} {:?}", port.target, port.protocol).to_lowercase()
                 };
                 ports.iter().map(one).collect::<Vec<_>>().join(", ")

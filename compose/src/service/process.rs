@@ -50,7 +50,7 @@ pub(crate) fn labels(cursor: &Cursor<'_>) -> BTreeMap<String, String> {
 }
 
 fn insert_label(labels: &mut BTreeMap<String, String>, key: String, value: String, at: &Cursor<'_>) {
-    let wrong = |message: String| at.report.error(at.key_place, &at.path, message);
+    let wrong = |message: String| at.key_error(message);
     if key.is_empty() || key.contains('\0') {
         wrong("the name of the label is empty".to_owned());
     } else if key == "tug" || key.starts_with("tug.") {
@@ -170,7 +170,7 @@ fn signal(cursor: &Cursor<'_>) -> Option<String> {
     }
     let hint = crate::suggest::nearest(bare, NAMES.into_iter());
     let message = format!("\"{text}\" is not a signal");
-    cursor.report.add(crate::Level::Error, cursor.place(), &cursor.path, message, hint);
+    cursor.error_with(message, hint);
     None
 }
 
@@ -180,12 +180,13 @@ fn sysctls(cursor: &Cursor<'_>) -> BTreeMap<String, String> {
         let is_name = key.contains('.')
             && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/'));
         match value {
-            _ if !is_name => at.report.error(
-                at.key_place,
-                &at.path,
-                format!("`{key}` is not a kernel parameter like net.core.somaxconn"),
-            ),
-            None => at.error(format!("`{key}` has no value")),
+            _ if !is_name => {
+                at.key_error(format!("`{key}` is not a kernel parameter like net.core.somaxconn"));
+            }
+            None => {
+                at.warning(format!("`{key}` has no value; an empty one is set"));
+                sysctls.insert(key, String::new());
+            }
             Some(value) => {
                 sysctls.insert(key, value);
             }

@@ -34,7 +34,7 @@ fn simple(cursor: &Cursor<'_>) -> Option<Restart> {
                 cursor.node.shown()
             );
             let hint = nearest(&word, words.into_iter());
-            cursor.report.add(crate::Level::Error, cursor.place(), &cursor.path, message, hint);
+            cursor.error_with(message, hint);
             return None;
         }
     };

@@ -24,26 +24,26 @@ pub(super) fn read<'a>(
     for item in fields.get("volumes").map(|cursor| cursor.items()).unwrap_or_default() {
         let written = if item.is_map() { long(&item) } else { short(&item) };
         let Some(written) = written else { continue };
-        let Some(target) = target(&item, &written.target) else { continue };
+        let Some(target) = target(&written.target_at, &written.target) else { continue };
         let source = match written.source {
-            Written::Path(path) => match bind(context, &item, &path, &written.options) {
+            Written::Path(path) => match bind(context, &written.source_at, &path, &written.options) {
                 Some(Bound::Directory(source)) => source,
-                Some(Bound::File(content, mode)) => {
-                    let mount = ship(context, content, mode, target);
+                Some(Bound::File(bytes, mode)) => {
+                    let mount = ship(context, bytes, mode, target);
                     add_config(&item, container, mount);
                     continue;
                 }
                 None => continue,
             },
             Written::Volume(name, source) => {
-                used.push((name, item.clone()));
+                used.push((name, written.source_at));
                 source
             }
             Written::Other(source) => source,
         };
         let is_taken = container.mounts.iter().any(|mount| mount.target == target);
         if is_taken {
-            item.error(format!("something is mounted at `{target}` already"));
+            written.target_at.error(format!("something is mounted at `{target}` already"));
             continue;
         }
         container.mounts.push(Mount { source, target, read_only: written.options.read_only });
@@ -63,9 +63,11 @@ fn add_config(item: &Cursor<'_>, container: &mut Container, mount: ConfigMount) 
 }
 
 /// A mount as it stands in the manifest.
-struct Entry {
+struct Entry<'a> {
     source: Written,
+    source_at: Cursor<'a>,
     target: String,
+    target_at: Cursor<'a>,
     options: Options,
 }
 
@@ -91,7 +93,7 @@ enum Bound {
 }
 
 /// `[SOURCE:]TARGET[:OPTION,…]`
-fn short(item: &Cursor<'_>) -> Option<Entry> {
+fn short<'a>(item: &Cursor<'a>) -> Option<Entry<'a>> {
     let text = item.text()?;
     let parts: Vec<&str> = text.split(':').collect();
     let drive = parts.first().is_some_and(|first| first.len() == 1 && text.get(1..3) == Some(":\\"));
@@ -102,7 +104,7 @@ fn short(item: &Cursor<'_>) -> Option<Entry> {
     match parts.as_slice() {
         [target] => {
             let source = Written::Other(MountSource::Anonymous);
-            Some(Entry { source, target: (*target).to_owned(), options: Options::default() })
+            Some(at_item(item, source, target, Options::default()))
         }
         [source, target] => entry(item, source, target, Options { create: true, ..Options::default() }),
         [source, target, options] => {
@@ -116,7 +118,7 @@ fn short(item: &Cursor<'_>) -> Option<Entry> {
     }
 }
 
-fn entry(item: &Cursor<'_>, source: &str, target: &str, options: Options) -> Option<Entry> {
+fn entry<'a>(item: &Cursor<'a>, source: &str, target: &str, options: Options) -> Option<Entry<'a>> {
     let source = if source.starts_with(['/', '.', '~']) {
         Written::Path(source.to_owned())
     } else {
@@ -124,7 +126,12 @@ fn entry(item: &Cursor<'_>, source: &str, target: &str, options: Options) -> Opt
         let source = MountSource::Volume { name: name.clone(), nocopy: options.nocopy, subpath: None };
         Written::Volume(name, source)
     };
-    Some(Entry { source, target: target.to_owned(), options })
+    Some(at_item(item, source, target, options))
+}
+
+fn at_item<'a>(item: &Cursor<'a>, source: Written, target: &str, options: Options) -> Entry<'a> {
+    let (source_at, target_at) = (item.clone(), item.clone());
+    Entry { source, source_at, target: target.to_owned(), target_at, options }
 }
 
 fn volume_name(item: &Cursor<'_>, text: &str) -> Option<VolumeName> {
@@ -181,7 +188,7 @@ fn short_options(item: &Cursor<'_>, text: &str) -> Option<Options> {
             _ => {
                 let hint = suggest::nearest(word, KNOWN.into_iter());
                 let message = format!("`{word}` is not an option of a mount");
-                item.report.add(crate::Level::Error, item.place(), &item.path, message, hint);
+                item.error_with(message, hint);
                 return None;
             }
         }
@@ -189,7 +196,7 @@ fn short_options(item: &Cursor<'_>, text: &str) -> Option<Options> {
     Some(options)
 }
 
-fn long(item: &Cursor<'_>) -> Option<Entry> {
+fn long<'a>(item: &Cursor<'a>) -> Option<Entry<'a>> {
     let fields = item.fields(&schema::MOUNT)?;
     let kinds =
         [("volume", 'v'), ("bind", 'b'), ("tmpfs", 't'), ("image", 'i'), ("npipe", 'n'), ("cluster", 'c')];
@@ -199,27 +206,30 @@ fn long(item: &Cursor<'_>) -> Option<Entry> {
     };
     let type_cursor = kind;
     let kind = type_cursor.choice(&kinds);
-    let source = fields.text("source");
-    let target = fields.text("target");
+    let source = fields.get("source").filter(|cursor| cursor.filled().is_some());
     let mut options = Options { read_only: fields.flag("read_only"), ..Options::default() };
     let bind = fields.get("bind").and_then(|cursor| cursor.fields(&schema::MOUNT_BIND));
     let volume = fields.get("volume").and_then(|cursor| cursor.fields(&schema::MOUNT_VOLUME));
     let tmpfs = fields.get("tmpfs").and_then(|cursor| cursor.fields(&schema::MOUNT_TMPFS));
     bind_options(bind.as_ref(), &mut options);
-    let Some(target) = target else {
+    let tmpfs = MountSource::Tmpfs {
+        size: tmpfs.as_ref().and_then(|fields| fields.bytes("size")),
+        mode: tmpfs.as_ref().and_then(|fields| fields.get("mode")).and_then(|cursor| octal(&cursor)),
+    };
+    let Some(target_at) = fields.get("target") else {
         fields.missing("target");
         return None;
     };
-    let source = match kind? {
-        'b' => Written::Path(source.or_else(|| {
-            fields.missing("source");
-            None
-        })?),
-        'v' => volume_source(item, source.as_deref(), volume.as_ref())?,
-        't' => Written::Other(MountSource::Tmpfs {
-            size: tmpfs.as_ref().and_then(|fields| fields.bytes("size")),
-            mode: tmpfs.as_ref().and_then(|fields| fields.get("mode")).and_then(|cursor| octal(&cursor)),
-        }),
+    let written = match kind? {
+        'b' => {
+            let Some(source) = &source else {
+                fields.missing("source");
+                return None;
+            };
+            Written::Path(source.text()?)
+        }
+        'v' => volume_source(source.as_ref(), volume.as_ref())?,
+        't' => Written::Other(tmpfs),
         'i' => {
             type_cursor.refuse("image", "not yet: mounting an image");
             return None;
@@ -229,7 +239,8 @@ fn long(item: &Cursor<'_>) -> Option<Entry> {
             return None;
         }
     };
-    Some(Entry { source, target, options })
+    let source_at = source.unwrap_or_else(|| item.clone());
+    Some(Entry { source: written, source_at, target: target_at.text()?, target_at, options })
 }
 
 fn bind_options(fields: Option<&Fields<'_>>, options: &mut Options) {
@@ -250,7 +261,7 @@ fn bind_options(fields: Option<&Fields<'_>>, options: &mut Options) {
     }
 }
 
-fn volume_source(item: &Cursor<'_>, source: Option<&str>, options: Option<&Fields<'_>>) -> Option<Written> {
+fn volume_source(source: Option<&Cursor<'_>>, options: Option<&Fields<'_>>) -> Option<Written> {
     let nocopy = options.is_some_and(|fields| fields.flag("nocopy"));
     let subpath = options.and_then(|fields| fields.get("subpath"));
     let Some(source) = source else {
@@ -264,7 +275,7 @@ fn volume_source(item: &Cursor<'_>, source: Option<&str>, options: Option<&Field
     {
         cursor.error("must be a path within the volume, without `..`");
     }
-    let name = volume_name(item, source)?;
+    let name = volume_name(source, &source.text()?)?;
     let subpath = subpath.and_then(|cursor| cursor.filled());
     Some(Written::Volume(name.clone(), MountSource::Volume { name, nocopy, subpath }))
 }
@@ -334,8 +345,8 @@ fn beside(context: &Context<'_>, item: &Cursor<'_>, path: &str, options: &Option
 }
 
 /// Keeps the content as a config of the project, named by its hash.
-fn ship(context: &Context<'_>, content: Vec<u8>, mode: u32, target: String) -> ConfigMount {
-    let config = Config { content };
+fn ship(context: &Context<'_>, bytes: Vec<u8>, mode: u32, target: String) -> ConfigMount {
+    let config = Config { content: bytes };
     let hash = config.hash();
     let name = format!("file-{hash}");
     context.configs.borrow_mut().insert(name.clone(), config);
@@ -364,7 +375,7 @@ fn tmpfs(item: &Cursor<'_>) -> Option<Mount> {
                     item.note(format!("`{option}` is what the Engine does anyway"));
                 }
             }
-            Some(("uid" | "gid", _)) | None | Some(_) => {
+            Some(("uid" | "gid", _) | _) | None => {
                 item.refuse("tmpfs", &format!("not yet: the option `{option}`"));
             }
         }
