@@ -193,7 +193,7 @@ impl Orchestrator {
             store: store.clone(),
             nodes: nodes.clone(),
             view: decided.view(),
-            planner: decided.planner(),
+            planner: decided.levels(),
             clock: config.clock,
             metrics: Metrics::new(),
             closing: closing.clone(),

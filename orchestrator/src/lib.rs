@@ -1,5 +1,7 @@
 //! The control plane: the store, the planner, the loop that carries plans out, the nodes and the REST API.
 
+pub mod app;
+pub mod control;
 pub mod metrics;
 pub mod nodes;
 pub mod plan;

@@ -28,8 +28,8 @@ use tug_model::report::Report;
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::session::Session;
-use crate::plan::{NodeObserved, Observed, World};
-use crate::store::{State, Store};
+use crate::plan::{NodeObserved, Observed};
+use crate::store::Store;
 
 /// At most one publication in this time: reports come in bursts.
 const PACE: Duration = Duration::from_millis(10);
@@ -73,18 +73,6 @@ struct Connection {
     /// The newest assignment that the agent acknowledged, and when.
     told: Option<(Revision, Timestamp)>,
     refusal: Option<String>,
-}
-
-/// The world as the planner looks at it.
-pub(crate) fn world(state: &State, observed: &Arc<Observed>) -> World {
-    World {
-        revision: state.revision,
-        projects: state.projects.clone(),
-        tasks: state.tasks.clone(),
-        templates: state.templates.clone(),
-        nodes: state.nodes.clone(),
-        observed: Arc::clone(observed),
-    }
 }
 
 // === impl Nodes ===

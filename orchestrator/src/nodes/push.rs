@@ -11,7 +11,7 @@ use tug_api::error::chain;
 use tug_model::assignment::Assignment;
 
 use super::session::Session;
-use super::world;
+use crate::control::world;
 use crate::plan;
 use crate::store::State;
 

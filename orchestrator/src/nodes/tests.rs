@@ -4,7 +4,7 @@ use tug_model::{ProjectName, ServiceName, Slot, TaskId};
 
 use super::fake::FakeAgent;
 use super::*;
-use crate::store::{self, Change, Expect, MemoryDisk};
+use crate::store::{self, Change, Expect, MemoryDisk, State};
 
 struct Bench {
     store: Store,

@@ -10,7 +10,7 @@ use tug_model::project::{SourceFile, StoredProject};
 use tug_model::spec::deploy::Mode;
 use tug_model::{ProjectName, Revision, ServiceName, Timestamp, spec};
 
-use crate::nodes::world;
+use crate::control::world;
 use crate::plan::ports;
 use crate::store::{Change, State};
 

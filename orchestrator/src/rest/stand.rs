@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tug_model::ProjectName;
 use tug_model::status::ProjectStatus;
 
-use crate::nodes::world;
+use crate::control::world;
 use crate::plan::{Observed, View, status};
 use crate::store::{State, Store};
 
