@@ -71,10 +71,12 @@ pub enum HistoryError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another daemon has it.
-    #[error("the store in {} is in use by another process", folder.display())]
+    #[error("the store in {} is in use by {}", folder.display(), process(*holder))]
     Locked {
         /// The folder.
         folder: PathBuf,
+        /// Its process, if that is known.
+        holder: Option<u32>,
     },
     /// The folder cannot be used.
     #[error("open the folder {} of the store", folder.display())]
@@ -177,6 +179,10 @@ pub enum RestoreError {
     /// The folder of the store cannot be used.
     #[error("restore the store")]
     Store(#[from] OpenError),
+}
+
+fn process(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
 }
 
 fn at(revision: Option<Revision>) -> String {

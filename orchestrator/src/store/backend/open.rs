@@ -149,7 +149,7 @@ pub(super) fn open_disk(config: &Config) -> Result<(Arc<dyn Disk>, Option<PathBu
         Backing::Folder(folder) => match FileDisk::open(folder, config.sync == Sync::Full) {
             Ok(disk) => Ok((Arc::new(disk), Some(folder.join(tree::FOLDER)))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(OpenError::Locked { folder: folder.clone() })
+                Err(OpenError::Locked { folder: folder.clone(), holder: FileDisk::holder(folder) })
             }
             Err(source) => Err(OpenError::Folder { folder: folder.clone(), source }),
         },

@@ -50,7 +50,14 @@ impl FileDisk {
             .mode(0o600)
             .open(folder.join(LOCK))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        // Only for the message that a second daemon ends with; on a full disk it does without.
+        drop(lock.set_len(0).and_then(|()| lock.write_all_at(std::process::id().to_string().as_bytes(), 0)));
         Ok(Self { folder: folder.to_owned(), tail: Mutex::new(None), syncing, _lock: lock })
+    }
+
+    /// The process that has the folder, as far as it says so.
+    pub(in crate::store) fn holder(folder: &Path) -> Option<u32> {
+        fs::read_to_string(folder.join(LOCK)).ok()?.parse().ok()
     }
 
     fn path(&self, name: &str) -> PathBuf {
