@@ -90,6 +90,16 @@ impl Engine {
         self.lock().trespasses
     }
 
+    /// Whether the container with `address` serves at `now`.
+    pub fn serves(&self, address: std::net::IpAddr, now: tug_model::Timestamp) -> bool {
+        let shared = self.lock();
+        let serving = shared.containers.values().find(|container| container.address() == address);
+        serving.is_some_and(|container| match container.process {
+            Process::Running { since } => container.behaviour().serves_after(now.since(since).duration()),
+            Process::New | Process::Ended { .. } => false,
+        })
+    }
+
     /// Somebody else starts a container here.
     pub fn add_foreign(&self, name: &str) {
         let mut shared = self.lock();
@@ -113,10 +123,15 @@ impl Engine {
         true
     }
 
-    /// The machine is switched off and on: every process ends, what was made stays.
+    /// The machine is switched off and on: every process of ours ends, what was made stays.
     pub fn reboot(&self) {
-        let running: Vec<ContainerId> =
-            self.lock().containers.values().filter(|c| c.is_running()).map(|c| c.id.clone()).collect();
+        let running: Vec<ContainerId> = self
+            .lock()
+            .containers
+            .values()
+            .filter(|c| c.is_running() && c.identity.is_some())
+            .map(|c| c.id.clone())
+            .collect();
         for id in running {
             self.end(&id, 255);
         }

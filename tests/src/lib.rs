@@ -6,4 +6,5 @@ pub mod docker;
 pub mod fake;
 pub mod image;
 pub mod load;
+pub mod sim;
 pub mod tug;

@@ -87,7 +87,7 @@ impl Stand<'_> {
         let mut reasons = if state == ServiceState::Ready || state == ServiceState::Completed {
             Vec::new()
         } else {
-            self.reasons(service, &slots)
+            self.reasons(service, &slots, &surplus)
         };
         reasons.extend(closed);
         ServiceStatus {
@@ -154,7 +154,12 @@ impl Stand<'_> {
     }
 
     /// Why the service is not as wanted. Slots with one reason share a sentence.
-    fn reasons(&self, service: &Wanted<'_>, slots: &BTreeMap<Slot, SlotTasks<'_>>) -> Vec<String> {
+    fn reasons(
+        &self,
+        service: &Wanted<'_>,
+        slots: &BTreeMap<Slot, SlotTasks<'_>>,
+        surplus: &[Seen<'_>],
+    ) -> Vec<String> {
         let key = ServiceRef { project: service.project.clone(), service: service.name.clone() };
         let mut by_reason: Vec<(String, Vec<Slot>)> = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -174,7 +179,7 @@ impl Stand<'_> {
         let unready = slots.values().flat_map(|slot| &slot.current).filter(|seen| !seen.is_ready());
         reasons.extend(unready.map(|seen| unready_reason(&self.view.world, seen)));
         let leavers = slots.values().flat_map(|slot| &slot.leaving);
-        reasons.extend(leavers.map(leaving));
+        reasons.extend(leavers.chain(surplus).map(leaving));
         reasons
     }
 }

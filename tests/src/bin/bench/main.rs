@@ -27,7 +27,7 @@ Usage: cargo xtask bench NAME [--runs N] [--json]
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let json = words.iter().any(|word| *word == "--json");
+    let json = words.contains(&"--json");
     words.retain(|word| *word != "--json");
     let (name, runs) = match words.as_slice() {
         [name] => (*name, 3),

@@ -1,0 +1,21 @@
+//! Whole clusters on a paused clock, with faults: many seeds, each a different story, all with the same ending.
+
+use tug_tests::sim::{self, Config};
+
+/// How many stories. `cargo run -p tug-tests --bin simulate -- FIRST COUNT` tells more.
+const SEEDS: u64 = 1_000;
+
+#[test]
+fn every_seed_keeps_the_invariants_and_converges() {
+    let failures = sim::run_many(0, SEEDS);
+    assert!(failures.is_empty(), "{} of {SEEDS} seeds fail; the first:\n{}", failures.len(), failures[0]);
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    for seed in [3, 14, 159] {
+        let (once, again) = (sim::run(seed, Config::of(seed)), sim::run(seed, Config::of(seed)));
+        assert!(once.trace.len() > 20, "{:?}", once.trace);
+        assert_eq!(once.trace, again.trace, "seed {seed}");
+    }
+}
