@@ -68,6 +68,7 @@ pub struct Handle {
 
 /// Why there is no orchestrator, or why it ended.
 #[derive(Debug, thiserror::Error)]
+#[expect(clippy::error_impl_error, reason = "it is read as `app::Error` where it is used")]
 pub enum Error {
     /// The folder cannot be used as it is.
     #[error("the state folder {} cannot be used: {reason}", path.display())]

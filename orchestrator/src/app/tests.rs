@@ -50,8 +50,10 @@ async fn seen(client: &Client, since: Revision, is_so: impl Fn(&ProjectStatus) -
         loop {
             match items.next().await.expect("the watch ended").unwrap() {
                 WatchItem::Status(status) if is_so(&status) => return status,
-                WatchItem::Status(_) | WatchItem::Event(_) | WatchItem::Gone { .. } => {}
-                WatchItem::Bookmark { .. } => {}
+                WatchItem::Status(_)
+                | WatchItem::Event(_)
+                | WatchItem::Gone { .. }
+                | WatchItem::Bookmark { .. } => {}
             }
         }
     };
@@ -70,6 +72,7 @@ fn ids(status: &ProjectStatus) -> Vec<String> {
 }
 
 /// A user's day: apply, look, scale, restart, look inside, remove.
+#[expect(clippy::cognitive_complexity, reason = "one step after another, and what is so after each")]
 async fn whole_life(client: &Client, agent: &FakeAgent) {
     let accepted = client.apply(&request("hello:1", 3), &Guard::default()).await.unwrap();
     let settled = seen(client, accepted.revision, |it| it.settled).await;
@@ -104,6 +107,7 @@ async fn whole_life(client: &Client, agent: &FakeAgent) {
     assert!(events.iter().any(|event| event.message == "scaled: web 3 → 5"), "{events:#?}");
 }
 
+#[expect(clippy::cognitive_complexity, reason = "one question after another")]
 async fn look_inside(client: &Client, agent: &FakeAgent, status: &ProjectStatus) {
     let tasks: Vec<_> = status.services.iter().flat_map(|it| &it.tasks).map(|task| task.id.clone()).collect();
     for (number, task) in (0..).zip(&tasks) {

@@ -12,23 +12,23 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tug_api::Clock;
 use tug_api::error::ErrorBody;
-use tug_model::Timestamp;
+use tug_model::task::{Desired, Task, Template};
+use tug_model::{NodeId, Revision, Slot, TaskId, Timestamp};
 
 use super::{Config, router};
 use crate::metrics::{Metrics, PlannerLevels};
 use crate::nodes::Nodes;
 use crate::plan::View;
-use crate::store::{self, MemoryDisk, Store};
+use crate::store::{self, Change, Expect, MemoryDisk, Store};
 
 pub(super) struct Bench {
     pub(super) store: Store,
     pub(super) nodes: Nodes,
     pub(super) router: Router,
-    pub(super) clock: Clock,
     /// Ends the streams.
     pub(super) closing: CancellationToken,
     /// Held like the control loop holds it.
-    pub(super) view: watch::Sender<Arc<View>>,
+    _view: watch::Sender<Arc<View>>,
     _planner: watch::Sender<PlannerLevels>,
     stop: CancellationToken,
     running: Vec<JoinHandle<()>>,
@@ -81,7 +81,7 @@ impl Bench {
             closing: closing.clone(),
             private: Some("/var/lib/tug".into()),
         });
-        Self { store, nodes, router, clock, closing, view, _planner: planner, stop, running, folder: None }
+        Self { store, nodes, router, closing, _view: view, _planner: planner, stop, running, folder: None }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Response {
@@ -108,6 +108,27 @@ impl Bench {
         self.json("PUT", &path, &json!({ "spec": spec })).await
     }
 
+    /// Decides on a task of `web` in `slot`, as the control loop would.
+    pub(super) async fn task(&self, slot: u32) -> TaskId {
+        let spec = self.store.snapshot().projects.values().next().unwrap().spec.clone();
+        let (service, web) = spec.services.iter().find(|(name, _)| name.as_str() == "web").unwrap();
+        let template = Template::of(web);
+        let task = Task {
+            id: Task::id_for(&spec.name, service, Slot(slot), Revision(1)),
+            project: spec.name.clone(),
+            service: service.clone(),
+            slot: Slot(slot),
+            node: node(),
+            template: template.hash(),
+            desired: Desired::Run,
+            created_at: Timestamp(1),
+        };
+        let id = task.id.clone();
+        let changes = vec![Change::template(template), Change::PutTask(Arc::new(task))];
+        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
+        id
+    }
+
     pub(super) async fn end(self) {
         self.closing.cancel();
         self.stop.cancel();
@@ -129,6 +150,10 @@ impl Answer {
         assert_eq!(self.headers["x-request-id"], body.request_id.as_str());
         body
     }
+}
+
+pub(super) fn node() -> NodeId {
+    NodeId::parse("n1").unwrap()
 }
 
 pub(super) fn request(method: &str, path: &str, body: &Value) -> Request<Body> {

@@ -10,8 +10,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::{ALLOW, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 use tracing::Instrument;
 use tug_api::error::ErrorBody;
@@ -56,7 +56,10 @@ pub(super) async fn run(State(edge): State<std::sync::Arc<Edge>>, request: Reque
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let span = tracing::info_span!("request", id, %method, path = request.uri().path());
 
-    let answered = match check_size(&request) {
+    let hang_up = request.version() <= Version::HTTP_11;
+    let answered = match check_head(&request) {
+        // What follows on a connection whose sender is that far off is better not read.
+        Err(error) if hang_up => ([(CONNECTION, "close")], error).into_response(),
         Err(error) => error.into_response(),
         Ok(()) => match AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await {
             Ok(response) => response,
@@ -87,10 +90,15 @@ pub(super) async fn not_found(request: Request) -> ApiError {
         .hint("the routes are listed in /v1/openapi.json")
 }
 
-fn check_size(request: &Request) -> Result<(), ApiError> {
+fn check_head(request: &Request) -> Result<(), ApiError> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > LONGEST_TARGET {
         let message = format!("the path is longer than {} KiB", LONGEST_TARGET >> 10);
+        return Err(ApiError::new(Code::BadRequest, message));
+    }
+    if request.headers().contains_key(CONTENT_LENGTH) && request.headers().contains_key(TRANSFER_ENCODING) {
+        // Which of the two a proxy before us believed is anybody's guess.
+        let message = "a request has either a content length or a transfer encoding";
         return Err(ApiError::new(Code::BadRequest, message));
     }
     if size(request.headers()) > LARGEST_HEADERS {
@@ -110,10 +118,12 @@ fn with_id(mut response: Response, id: &str, method: &Method) -> Response {
     if status.is_client_error() || status.is_server_error() {
         let error = response.extensions_mut().remove::<ApiError>();
         let error = error.unwrap_or_else(|| made_elsewhere(status, method));
-        let allow = response.headers_mut().remove(ALLOW);
+        let kept = [ALLOW, CONNECTION].map(|name| (response.headers_mut().remove(&name), name));
         response = ErrorBody { error, request_id: id.to_owned() }.into_response();
-        if let Some(allow) = allow {
-            response.headers_mut().insert(ALLOW, allow);
+        for (value, name) in kept {
+            if let Some(value) = value {
+                response.headers_mut().insert(name, value);
+            }
         }
     }
     let id = HeaderValue::from_str(id).expect("an id is hexadecimal digits and a dash");

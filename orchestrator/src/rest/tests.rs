@@ -5,7 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 use tug_api::Code;
 
-use super::bench::{Answer, Bench, request, shop};
+use super::bench::{Answer, Bench, node, request, shop};
 
 /// What is changed in [`shop`] to make it wrong, where that is said, and a part of what is said.
 type Wrong = (fn(&mut Value), &'static str, &'static str);
@@ -66,7 +66,7 @@ fn wrong() -> Vec<Wrong> {
         (
             |s| {
                 container(s)["mounts"] =
-                    json!([{ "source": { "bind": { "path": "/srv/../etc" } }, "target": "/x" }])
+                    json!([{ "source": { "bind": { "path": "/srv/../etc" } }, "target": "/x" }]);
             },
             "spec.services.web.container.mounts[0].source.bind.path",
             "goes up",
@@ -79,7 +79,7 @@ fn wrong() -> Vec<Wrong> {
         (
             |s| {
                 container(s)["mounts"] =
-                    json!([{ "source": { "volume": { "name": "data" } }, "target": "/x" }])
+                    json!([{ "source": { "volume": { "name": "data" } }, "target": "/x" }]);
             },
             "spec.services.web.container.mounts[0].source.volume.name",
             "no volume of the project",
@@ -264,6 +264,7 @@ async fn the_control_planes_own_folder_is_not_shown_to_containers() {
     bench.end().await;
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test]
 async fn hostile_requests_get_their_error_and_change_nothing() {
     let bench = Bench::new().await;
@@ -556,5 +557,100 @@ async fn it_says_how_it_is() {
     assert_eq!(document["info"]["title"], json!("Tug"));
     bench.closing.cancel();
     assert_error(&bench.get("/readyz").await, 503, Code::Unavailable, "shutting down");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_end_the_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let bench = Bench::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("tug.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let serving = tokio::spawn(tug_api::serve::unix(listener, bench.router.clone(), stop.clone()));
+    let put = "PUT /v1/projects/shop HTTP/1.1\r\nhost: tug\r\ncontent-type: application/json\r\n";
+    let long = format!("GET /{} HTTP/1.1\r\nhost: tug\r\n\r\n", "a".repeat(100 << 10));
+    for (bytes, statuses) in [
+        (format!("{put}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), &["400"][..]),
+        (format!("{put}transfer-encoding: chunked\r\n\r\nxyz\r\n"), &["400"]),
+        (format!("{put}content-length: 1\r\ncontent-length: 2\r\n\r\n{{}}"), &["400"]),
+        (format!("{put}x: a\nb\r\n\r\n"), &["400"]),
+        ("GET /v1/info HTTP/1.1\r\nhost: a\0b\r\n\r\n".to_owned(), &["400"]),
+        ("\u{16}\u{3}\u{1} hello TLS\r\n\r\n".to_owned(), &["400"]),
+        (long, &["414", "431"]),
+        (
+            "GET http://elsewhere/v1/secrets HTTP/1.1\r\nhost: tug\r\nconnection: close\r\n\r\n".to_owned(),
+            &["404"],
+        ),
+    ] {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        // The server may have answered and hung up before it has all of it.
+        let _sent = stream.write_all(bytes.as_bytes()).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_end(&mut answer));
+        let _closed = read.await.expect("the connection stays open");
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).unwrap_or_default();
+        assert!(statuses.contains(&status), "{bytes:.80}: {answer}");
+    }
+    assert_eq!(bench.store.snapshot().revision.0, 0);
+    stop.cancel();
+    serving.await.unwrap().unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_what_is_no_longer_kept_is_told_so() {
+    let (bench, _) = Bench::in_memory().await;
+    bench.apply(&shop()).await.value();
+    for _ in 0..4_200 {
+        let nothing = |_, _: &_| vec![crate::store::Change::RemoveNode(node())];
+        let committed = bench.store.commit(crate::store::Expect::Any, tug_model::Timestamp(1), nothing).await;
+        committed.unwrap();
+    }
+    assert_error(&bench.get("/v1/watch?since=1").await, 410, Code::Compacted, "long ago");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_followed_over_a_broken_link_and_into_new_tasks() {
+    use futures_util::StreamExt;
+    use tug_api::user::LogRecord;
+    let (bench, _) = Bench::in_memory().await;
+    let agent = crate::nodes::fake::FakeAgent::new("n1");
+    bench.apply(&shop()).await.value();
+    let first = bench.task(1).await;
+    assert_error(&bench.get("/v1/logs?names=shop").await, 503, Code::Unavailable, "its node is away");
+    assert_error(
+        &bench.ask(request("POST", "/v1/projects/shop/services/web/exec", &Value::Null)).await,
+        503,
+        Code::Unavailable,
+        "nothing runs",
+    );
+
+    bench.nodes.register(node(), agent.channel());
+    agent.write(&first, 10, "one");
+    agent.write(&first, 10, "two");
+    let response =
+        bench.send(Request::get("/v1/logs?names=shop/web&follow=true").body(Body::empty()).unwrap());
+    let mut lines =
+        tug_api::lines::read::<LogRecord>(response.await.into_body()).map(|line| line.unwrap().line);
+    assert_eq!((lines.next().await.unwrap(), lines.next().await.unwrap()), ("one".into(), "two".into()));
+
+    // The agent's stream has ended; what it has by now is asked for again, and nothing comes twice.
+    agent.write(&first, 10, "three");
+    assert_eq!(lines.next().await.unwrap(), "three");
+    let second = bench.task(2).await;
+    agent.write(&second, 5, "of a new task");
+    assert_eq!(lines.next().await.unwrap(), "of a new task");
+    agent.behave(|it| it.is_silent = true);
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    agent.behave(|it| it.is_silent = false);
+    agent.write(&first, 11, "after the break");
+    bench.nodes.register(node(), agent.channel());
+    assert_eq!(lines.next().await.unwrap(), "after the break");
+    bench.closing.cancel();
+    assert_eq!(lines.next().await, None);
     bench.end().await;
 }

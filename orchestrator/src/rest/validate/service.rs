@@ -51,7 +51,12 @@ pub(super) fn check_ports_between(project: &Project, findings: &mut Findings) {
     for (name, service) in &project.services {
         for (index, port) in service.ports.iter().enumerate() {
             let Some(published) = port.published else { continue };
-            let earlier = seen.iter().find(|(_, _, earlier)| clashes(earlier, port));
+            // Two services that let the Engine bind one port are kept on different nodes.
+            let can_part = |owner: &ServiceName, earlier: &Port| {
+                owner != name && earlier.mode == PortMode::Host && port.mode == PortMode::Host
+            };
+            let earlier =
+                seen.iter().find(|(owner, _, earlier)| clashes(earlier, port) && !can_part(owner, earlier));
             if let Some((owner, at, _)) = earlier {
                 let message = format!(
                     "port {published} is published by `{owner}` already (services.{owner}.ports[{at}])"
