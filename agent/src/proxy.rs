@@ -19,6 +19,8 @@ mod pick;
 mod ports;
 mod relay;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

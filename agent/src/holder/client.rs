@@ -119,7 +119,6 @@ impl Client {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
-            .process_group(0)
             .kill_on_drop(false)
             .spawn()
             .map_err(|source| ClientError::Start { executable: config.executable.clone(), source })?;
@@ -164,8 +163,8 @@ impl Client {
 
     /// Returns when the holder has closed the connection, or says what nobody asked for.
     pub async fn closed(&self) {
-        // An error is an end as well.
-        let _ = self.socket.readable().await;
+        // Read, not only waited for: the socket is taken for readable until a read has found nothing.
+        let _ = self.socket.async_io(Interest::READABLE, || Ok(message::receive::<Answer>(&self.socket)?)).await;
     }
 
     async fn ask(

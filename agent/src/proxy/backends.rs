@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tug_model::TaskId;
 use tug_model::report::ClosedPort;
 
-use super::pick::{Candidate, Rotation};
+use super::pick::{Candidate, pick};
 use crate::route::Backend;
 
 /// For how long after a failure a backend is passed over where there are others.
@@ -37,12 +37,13 @@ struct Gauge {
     suspected_until: AtomicU64,
 }
 
-/// A published port: who is behind it, and whose turn it is.
+/// A published port and who is behind it.
 #[derive(Debug)]
 pub(super) struct Route {
     registry: Arc<Registry>,
     targets: watch::Sender<Arc<[Target]>>,
-    rotation: Mutex<Rotation>,
+    /// Held over choice and count, so that two connections at once don't both see the same backend as the best.
+    choice: Mutex<()>,
 }
 
 /// A backend of a route, with its task's gauge at hand.
@@ -50,6 +51,8 @@ pub(super) struct Route {
 pub(super) struct Target {
     address: SocketAddr,
     gauge: Arc<Gauge>,
+    /// How many connections of this route it was given.
+    given: Arc<AtomicU64>,
 }
 
 /// A connection to a backend, counted as open until this is dropped.
@@ -111,10 +114,9 @@ impl Registry {
         gauges.retain(|_, gauge| gauge.routed.load(Ordering::Relaxed) || Arc::strong_count(gauge) > 1);
     }
 
-    fn target(&self, backend: &Backend) -> Target {
+    fn gauge(&self, task: &TaskId) -> Arc<Gauge> {
         let mut gauges = lock(&self.gauges);
-        let gauge = gauges.entry(backend.task.clone()).or_insert_with(|| Arc::new(Gauge::new(&backend.task)));
-        Target { address: backend.address, gauge: Arc::clone(gauge) }
+        Arc::clone(gauges.entry(task.clone()).or_insert_with(|| Arc::new(Gauge::new(task))))
     }
 
     fn announce(&self) {
@@ -143,20 +145,22 @@ impl Gauge {
 
 impl Route {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, targets: watch::channel(Arc::default()).0, rotation: Mutex::default() }
+        Self { registry, targets: watch::channel(Arc::default()).0, choice: Mutex::default() }
     }
 
     /// From now on connections go to `backends`.
     pub(super) fn set_backends(&self, backends: &[Backend]) {
-        let same = |targets: &[Target]| {
-            targets.len() == backends.len()
-                && targets.iter().zip(backends).all(|(t, b)| t.address == b.address && t.gauge.task == b.task)
-        };
         self.targets.send_if_modified(|targets| {
-            if same(targets) {
+            if targets.len() == backends.len() && targets.iter().zip(backends).all(|(t, b)| t.is(b)) {
                 return false;
             }
-            *targets = backends.iter().map(|backend| self.registry.target(backend)).collect();
+            // A new backend begins as if it had always had its share.
+            let most = targets.iter().map(|target| target.given.load(Ordering::Relaxed)).max().unwrap_or(0);
+            let target = |backend: &Backend| match targets.iter().find(|target| target.is(backend)) {
+                Some(known) => known.clone(),
+                None => Target::new(backend, self.registry.gauge(&backend.task), most),
+            };
+            *targets = backends.iter().map(target).collect();
             true
         });
     }
@@ -174,11 +178,11 @@ impl Route {
     /// Gives the connection to the best backend, preferably one that is not among `tried`.
     pub(super) fn lease(&self, tried: &[TaskId]) -> Option<Lease> {
         let now = self.registry.millis();
-        // Held over choice and count, so that two connections at once don't both see the same backend as the best.
-        let mut rotation = lock(&self.rotation);
+        let _choice = lock(&self.choice);
         let targets = self.targets.borrow();
-        let index = rotation.pick(targets.iter().map(|target| target.candidate(tried, now)))?;
-        let target = targets.get(index)?.clone();
+        let picked = pick(targets.iter().map(|target| target.candidate(tried, now)))?;
+        let target = targets.get(picked.index)?.clone();
+        target.given.store(picked.given, Ordering::Relaxed);
         target.gauge.open.fetch_add(1, Ordering::Relaxed);
         Some(Lease { target, registry: Arc::clone(&self.registry) })
     }
@@ -187,11 +191,20 @@ impl Route {
 // === impl Target ===
 
 impl Target {
+    fn new(backend: &Backend, gauge: Arc<Gauge>, given: u64) -> Self {
+        Self { address: backend.address, gauge, given: Arc::new(AtomicU64::new(given)) }
+    }
+
+    fn is(&self, backend: &Backend) -> bool {
+        self.address == backend.address && self.gauge.task == backend.task
+    }
+
     fn candidate(&self, tried: &[TaskId], now: u64) -> Candidate {
         Candidate {
             tried: tried.contains(&self.gauge.task),
             suspected: self.gauge.suspected_until.load(Ordering::Relaxed) > now,
             connections: self.gauge.open.load(Ordering::Relaxed),
+            given: self.given.load(Ordering::Relaxed),
         }
     }
 }

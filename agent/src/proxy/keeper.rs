@@ -21,6 +21,8 @@ pub(super) struct Keeper {
     config: Option<HolderConfig>,
     client: Option<Client>,
     kept: BTreeSet<Place>,
+    /// What a holder that we came back to has from before.
+    stale: BTreeSet<Place>,
     has_inherited: bool,
     wait: Duration,
     not_before: Instant,
@@ -31,8 +33,16 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(config: Option<HolderConfig>) -> Self {
         let has_inherited = config.is_none();
-        let kept = BTreeSet::new();
-        Self { config, client: None, kept, has_inherited, wait: FIRST_WAIT, not_before: Instant::now() }
+        let (kept, stale) = <_>::default();
+        Self {
+            config,
+            client: None,
+            kept,
+            stale,
+            has_inherited,
+            wait: FIRST_WAIT,
+            not_before: Instant::now(),
+        }
     }
 
     /// Whether it is known what an earlier agent left: if not, ports may seem to be in use that are our own.
@@ -82,6 +92,7 @@ impl Keeper {
         };
         match client.keep(place, socket).await {
             Ok(()) => {
+                self.stale.remove(&place);
                 self.kept.insert(place);
             }
             Err(error) => self.fail(&error),
@@ -95,6 +106,13 @@ impl Keeper {
             && let Err(error) = client.forget(place).await
         {
             self.fail(&error);
+        }
+    }
+
+    /// Lets a holder that we came back to close what it was not given again.
+    pub(super) async fn forget_stale(&mut self) {
+        while let Some(place) = self.stale.pop_first() {
+            self.forget(place).await;
         }
     }
 
@@ -127,10 +145,11 @@ impl Keeper {
         if Instant::now() < self.not_before {
             return false;
         }
-        match connect_cleanly(config).await {
-            Ok(client) => {
+        match connect(config).await {
+            Ok((client, stale)) => {
                 self.client = Some(client);
                 self.kept.clear();
+                self.stale = stale;
                 self.wait = FIRST_WAIT;
                 true
             }
@@ -153,11 +172,9 @@ impl Keeper {
     }
 }
 
-/// A holder that has nothing: what it has from before is given to it again by who knows what is still wanted.
-async fn connect_cleanly(config: &HolderConfig) -> Result<Client, ClientError> {
+/// A holder, and what it has from before.
+async fn connect(config: &HolderConfig) -> Result<(Client, BTreeSet<Place>), ClientError> {
     let mut client = Client::find_or_start(config).await?;
-    for (place, _) in client.kept().await? {
-        client.forget(place).await?;
-    }
-    Ok(client)
+    let stale = client.kept().await?.into_iter().map(|(place, _)| place).collect();
+    Ok((client, stale))
 }

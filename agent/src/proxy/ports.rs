@@ -196,6 +196,7 @@ impl Ports {
                 self.keeper.keep(place, port.listener.as_fd()).await;
             }
         }
+        self.keeper.forget_stale().await;
     }
 }
 

@@ -1,0 +1,7 @@
+//! A whole balancer over real sockets on loopback addresses.
+
+mod failures;
+mod ports;
+mod streams;
+mod survival;
+mod world;
