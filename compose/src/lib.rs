@@ -1,6 +1,6 @@
 //! The Compose Specification: what people write, to the project that is deployed.
 //!
-//! Text → a tree in which every value has its line and column ([`mod@tree`]) → variables put in → several files
+//! Text → a tree in which every value has its line and column (`tree.rs`) → variables put in → several files
 //! merged → our own types, read key by key through one cursor (`reader.rs`) → checks over all services. Every mistake
 //! is reported with its place, all in one go, and nothing that a user wrote is left out without a finding.
 //!
@@ -24,11 +24,13 @@ mod schema;
 mod service;
 mod suggest;
 mod tree;
+mod write;
 
 pub use build::{Build, Dockerfile};
 pub use disk::{Disk, FileContent, MemoryDisk, PathKind, ReadError, RealDisk};
 pub use finding::{Finding, Level};
 pub use load::{FILE_NAMES, Loaded, Outcome, Request, load};
+pub use write::{WriteError, write};
 
 #[cfg(test)]
 mod tests;

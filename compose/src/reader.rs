@@ -327,7 +327,9 @@ impl<'a> Cursor<'a> {
                 }
             }
             None if key.starts_with("x-") => {
-                let ours = schema.names().filter(|name| name.starts_with("x-"));
+                // At the top level people keep fragments under names of all sorts.
+                let may_be_ours = !self.path.is_empty();
+                let ours = schema.names().filter(|name| may_be_ours && name.starts_with("x-"));
                 if let Some(hint) = nearest(key, ours) {
                     let message = format!("`{key}` is no key of ours and is ignored");
                     self.report.add(Level::Warning, (entry.place, &path), &message, Some(hint));

@@ -49,7 +49,7 @@ fn findings(outcome: &Outcome) -> String {
 
 /// The lines of a manifest with one service whose body this is, indented for it.
 fn service(body: &str) -> String {
-    let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+    let body = body.lines().map(|line| format!("    {line}\n")).collect::<Vec<_>>().concat();
     format!("services:\n  web:\n    image: nginx\n{body}")
 }
 

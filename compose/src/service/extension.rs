@@ -258,10 +258,11 @@ fn exclusive(cursor: &Cursor<'_>, service: &Service) {
 fn compose_hooks(cursor: &Cursor<'_>, _: &Service) {
     for item in cursor.items() {
         let Some(hook) = item.fields(&schema::HOOK) else { continue };
-        if hook.get("command").and_then(|cursor| cursor.words()).is_none() {
+        let command = hook.get("command").and_then(|cursor| cursor.words());
+        let image = hook.text("image");
+        if command.is_none() && image.is_none() {
             hook.missing("command");
         }
-        hook.text("image");
         hook.text("user");
         hook.flag("privileged");
         hook.text("working_dir");

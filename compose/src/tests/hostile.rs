@@ -11,6 +11,10 @@ fn refused(text: impl Into<Vec<u8>>, message: &str) {
     assert!(outcome.project.is_none() && said.contains(message), "wanted {message}, got {said:.300}");
 }
 
+fn lines(range: std::ops::Range<usize>, line: impl Fn(usize) -> String) -> String {
+    range.map(line).collect::<Vec<_>>().concat()
+}
+
 #[test]
 fn files_that_hold_nothing() {
     for empty in ["", "\n\n", "# only a comment\n", "---\n", "null"] {
@@ -35,15 +39,10 @@ fn files_that_are_no_text() {
 
 #[test]
 fn aliases_that_explode() {
-    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-    let mut merges = "b0: &b0 {k: v}\n".to_owned();
-    for level in 1..30 {
-        let before = level - 1;
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{before}"); 9].join(", ")));
-        merges.push_str(&format!(
-            "b{level}: &b{level} {{<<: [*b{before}, *b{before}], k{level}: *b{before}}}\n"
-        ));
-    }
+    let bomb = lines(1..30, |n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(", ")));
+    let bomb = format!("a0: &a0 [x, x, x, x, x, x, x, x, x]\n{bomb}");
+    let merges = lines(1..30, |n| format!("b{n}: &b{n} {{<<: [*b{0}, *b{0}], k{n}: *b{0}}}\n", n - 1));
+    let merges = format!("b0: &b0 {{k: v}}\n{merges}");
     refused(bomb, "the aliases expand to more than 100000 values");
     refused(merges, "the aliases expand to more than 100000 values");
     refused("a: &a {b: *a}\n", "error: 1:11: an alias contains itself");
@@ -58,7 +57,7 @@ fn nesting_and_size() {
     refused("x,".repeat(400_000), "expected a map (the manifest)");
     let list = format!("services: {{web: {{image: a, command: [{}]}}}}", "x,".repeat(100_000));
     refused(list, "a list of more than 2000 items");
-    let many: String = (0..5000).map(|number| format!("  s{number}: {{image: a}}\n")).collect();
+    let many = lines(0..5000, |number| format!("  s{number}: {{image: a}}\n"));
     refused(format!("services:\n{many}"), "a map of more than 2000 keys");
     refused(format!("? {}\n: x\n", "k".repeat(5000)), "a key is longer than 1024 bytes");
 }
@@ -66,17 +65,11 @@ fn nesting_and_size() {
 #[test]
 fn services_that_extend_each_other_without_end() {
     refused("services: {a: {extends: b}, b: {extends: a}}", "the services extend each other: a -> b -> a");
-    let mut text = "services:\n".to_owned();
-    for number in 1..1900 {
-        text.push_str(&format!("  s{number}: {{extends: s{}}}\n", number + 1));
-    }
-    text.push_str("  s1900: {image: a, environment: {A: 1}}\n");
-    refused(text, "a chain of more than 20 services");
-    let wide: String = (0..1500).map(|number| format!("K{number}: v, ")).collect();
-    let mut text = format!("services:\n  base: {{image: a, environment: {{{wide}}}}}\n");
-    for number in 0..1900 {
-        text.push_str(&format!("  s{number}: {{extends: base}}\n"));
-    }
+    let chain = lines(1..1900, |number| format!("  s{number}: {{extends: s{}}}\n", number + 1));
+    refused(format!("services:\n{chain}  s1900: {{image: a}}\n"), "a chain of more than 20 services");
+    let wide = lines(0..1500, |number| format!("K{number}: v, "));
+    let many = lines(0..1900, |number| format!("  s{number}: {{extends: base}}\n"));
+    let text = format!("services:\n  base: {{image: a, environment: {{{wide}}}}}\n{many}");
     refused(text, "services that are extended add up to more than 200000 values");
 }
 

@@ -2,80 +2,83 @@
 
 use super::{disk, findings, load_from, load_text, loaded, said, same_lines};
 
+/// The body of a service, and what is said about it.
+const WRONG: &[(&str, &str)] = &[
+    ("deploy: {replicas: -1}", "4:24: services.web.deploy.replicas: -1 is out of range: use 0 to 10000"),
+    ("deploy: {replicas: 1.5}", "4:24: services.web.deploy.replicas: expected a whole number, got 1.5"),
+    ("deploy: {replicas: many}", "4:24: services.web.deploy.replicas: expected a number, got \"many\""),
+    ("deploy: {replicas: 1000000000}", "1000000000 is out of range: use 0 to 10000"),
+    ("deploy: {replicas: 99999999999999999999}", "is out of range: use 0 to 10000"),
+    (
+        "mem_limit: 10",
+        "4:16: services.web.mem_limit: 10 is less than the 6.0 MiB that a container needs, write e.g. 512m",
+    ),
+    ("mem_limit: -1g", "\"-1g\" is not a size; write e.g. 512m or 2g"),
+    ("mem_limit: 1e99g", "is not a size"),
+    ("mem_limit: 5 apples", "is not a size"),
+    ("cpus: .nan", "is not a number of processors; write e.g. 0.5 or 2"),
+    ("healthcheck: {test: x, interval: 0s}", "must be at least 1ms"),
+    ("healthcheck: {test: x, interval: 30}", "\"30\" has no unit; write 30s for seconds"),
+    ("healthcheck: {test: x, retries: 1000000}", "1000000 is out of range: use 0 to 1000"),
+    ("healthcheck: {test: [curl, x]}", "a test begins with NONE, CMD or CMD-SHELL, not \"curl\""),
+    ("healthcheck: {test: [CMD]}", "nothing follows: there is no command"),
+    ("healthcheck: {disable: true, test: x}", "`test` and `disable: true` cannot both be given"),
+    ("environment: ['A B=1']", "the name of the variable `A B` holds the character ` `"),
+    (
+        "environment: {'A=B': 1}",
+        "4:19: services.web.environment.A=B: the name of the variable `A=B` holds the character `=`",
+    ),
+    ("environment: {A: [1]}", "expected a text, got a list"),
+    ("labels: {tug.service: x}", "the label `tug.service` begins with `tug.`, which is reserved"),
+    (
+        "ports: ['8080:80', '8080:81']",
+        "4:24: services.web.ports[1]: the port 8080 is published twice, by this service",
+    ),
+    ("ports: [80.5]", "write ports as texts"),
+    ("ports: [{published: 80}]", "`target` is missing"),
+    ("command: \"a 'b\"", "a quote in this command is never closed"),
+    ("volumes: ['~/x:/x']", "is somebody's home folder"),
+    ("volumes: ['a/b:/x']", "write `./a/b` for a path beside the manifest"),
+    ("volumes: ['/srv/../etc:/x']", "write the path without `..`"),
+    ("volumes: ['/a:x']", "must be an absolute path"),
+    ("volumes: ['/a:/x:r0']", "`r0` is not an option of a mount, did you mean `ro`?"),
+    ("volumes: ['/a:/x', '/b:/x']", "something is mounted at `/x` already"),
+    ("volumes: ['data:/x']", "there is no volume `data`, declare it under the top-level `volumes`"),
+    ("networks: [front]", "4:16: services.web.networks[0]: there is no network `front`"),
+    ("configs: [c]", "there is no config `c`"),
+    ("depends_on: [db]", "there is no service `db`"),
+    ("depends_on: [web]", "a service cannot depend on itself"),
+    ("depends_on: {db: {condition: healthy}}", "\"healthy\" is not one of"),
+    ("network_mode: host\nnetworks: [default]", "`networks` and `network_mode` cannot both be given"),
+    ("network_mode: container:x", "unsupported: it ties the service to one container by name"),
+    ("network_mode: service:x", "not yet: sharing another service's network"),
+    (
+        "cpus: 1\ndeploy: {resources: {limits: {cpus: 2}}}",
+        "differs from `services.web.deploy.resources.limits.cpus`",
+    ),
+    ("deploy: {mode: global, replicas: 2}", "a global service has one replica on every node"),
+    ("deploy: {mode: replicated-job}", "not yet: jobs"),
+    ("deploy: {placement: {constraints: [node.rol == x]}}", "did you mean `node.role`?"),
+    ("secrets: [s]", "not yet: secrets"),
+    ("gpus: all", "not yet: graphics processors, or leave it out with --ignore-unsupported=gpus"),
+    ("content: x", "unknown key `content`"),
+    ("tmpfs: x", "must be an absolute path"),
+    ("sysctls: {'a b': 1}", "`a b` is not a kernel parameter"),
+    ("stop_signal: SIGTREM", "did you mean `TERM`?"),
+    ("restart: always:3", "only `on-failure` takes a number"),
+    ("x-autoscale: {min: 5, max: 2, cpu: 70}", "`min: 5` is more than `max: 2`"),
+    ("x-autoscale: {max: 2, cpu: 0}", "0 is out of range: use 1 to 100"),
+    ("x-autoscale: {max: 2, cpus: 7}", "unknown key `cpus`, did you mean `cpu`?"),
+    ("x-autoscale: {max: 2, memory: 7}", "not yet: scaling by load"),
+    ("x-ingress: ['exa mple.com']", "is not a host name"),
+    ("x-cron: {schedule: '* * *'}", "is not a schedule of five fields"),
+    ("build: {context: ., ssh: [default]}", "not yet: it needs BuildKit"),
+    ("build: {context: 'https://x/y.git'}", "not yet: building from a repository"),
+];
+
 #[test]
 fn values_out_of_their_rules() {
-    for (body, expected) in [
-        ("deploy: {replicas: -1}", "4:24: services.web.deploy.replicas: -1 is out of range: use 0 to 10000"),
-        ("deploy: {replicas: 1.5}", "4:24: services.web.deploy.replicas: expected a whole number, got 1.5"),
-        ("deploy: {replicas: many}", "4:24: services.web.deploy.replicas: expected a number, got \"many\""),
-        ("deploy: {replicas: 1000000000}", "1000000000 is out of range: use 0 to 10000"),
-        ("deploy: {replicas: 99999999999999999999}", "is out of range: use 0 to 10000"),
-        (
-            "mem_limit: 10",
-            "4:16: services.web.mem_limit: 10 is less than the 6.0 MiB that a container needs, write e.g. 512m",
-        ),
-        ("mem_limit: -1g", "\"-1g\" is not a size; write e.g. 512m or 2g"),
-        ("mem_limit: 1e99g", "is not a size"),
-        ("mem_limit: 5 apples", "is not a size"),
-        ("cpus: .nan", "is not a number of processors; write e.g. 0.5 or 2"),
-        ("healthcheck: {test: x, interval: 0s}", "must be at least 1ms"),
-        ("healthcheck: {test: x, interval: 30}", "\"30\" has no unit; write 30s for seconds"),
-        ("healthcheck: {test: x, retries: 1000000}", "1000000 is out of range: use 0 to 1000"),
-        ("healthcheck: {test: [curl, x]}", "a test begins with NONE, CMD or CMD-SHELL, not \"curl\""),
-        ("healthcheck: {test: [CMD]}", "nothing follows: there is no command"),
-        ("healthcheck: {disable: true, test: x}", "`test` and `disable: true` cannot both be given"),
-        ("environment: ['A B=1']", "the name of the variable `A B` holds the character ` `"),
-        (
-            "environment: {'A=B': 1}",
-            "4:19: services.web.environment.A=B: the name of the variable `A=B` holds the character `=`",
-        ),
-        ("environment: {A: [1]}", "expected a text, got a list"),
-        ("labels: {tug.service: x}", "the label `tug.service` begins with `tug.`, which is reserved"),
-        (
-            "ports: ['8080:80', '8080:81']",
-            "4:24: services.web.ports[1]: the port 8080 is published twice, by this service",
-        ),
-        ("ports: [80.5]", "write ports as texts"),
-        ("ports: [{published: 80}]", "`target` is missing"),
-        ("command: \"a 'b\"", "a quote in this command is never closed"),
-        ("volumes: ['~/x:/x']", "is somebody's home folder"),
-        ("volumes: ['a/b:/x']", "write `./a/b` for a path beside the manifest"),
-        ("volumes: ['/srv/../etc:/x']", "write the path without `..`"),
-        ("volumes: ['/a:x']", "must be an absolute path"),
-        ("volumes: ['/a:/x:r0']", "`r0` is not an option of a mount, did you mean `ro`?"),
-        ("volumes: ['/a:/x', '/b:/x']", "something is mounted at `/x` already"),
-        ("volumes: ['data:/x']", "there is no volume `data`, declare it under the top-level `volumes`"),
-        ("networks: [front]", "4:16: services.web.networks[0]: there is no network `front`"),
-        ("configs: [c]", "there is no config `c`"),
-        ("depends_on: [db]", "there is no service `db`"),
-        ("depends_on: [web]", "a service cannot depend on itself"),
-        ("depends_on: {db: {condition: healthy}}", "\"healthy\" is not one of"),
-        ("network_mode: host\nnetworks: [default]", "`networks` and `network_mode` cannot both be given"),
-        ("network_mode: container:x", "unsupported: it ties the service to one container by name"),
-        ("network_mode: service:x", "not yet: sharing another service's network"),
-        (
-            "cpus: 1\ndeploy: {resources: {limits: {cpus: 2}}}",
-            "differs from `services.web.deploy.resources.limits.cpus`",
-        ),
-        ("deploy: {mode: global, replicas: 2}", "a global service has one replica on every node"),
-        ("deploy: {mode: replicated-job}", "not yet: jobs"),
-        ("deploy: {placement: {constraints: [node.rol == x]}}", "did you mean `node.role`?"),
-        ("secrets: [s]", "not yet: secrets"),
-        ("gpus: all", "not yet: graphics processors, or leave it out with --ignore-unsupported=gpus"),
-        ("content: x", "unknown key `content`"),
-        ("tmpfs: x", "must be an absolute path"),
-        ("sysctls: {'a b': 1}", "`a b` is not a kernel parameter"),
-        ("stop_signal: SIGTREM", "did you mean `TERM`?"),
-        ("restart: always:3", "only `on-failure` takes a number"),
-        ("x-autoscale: {min: 5, max: 2, cpu: 70}", "`min: 5` is more than `max: 2`"),
-        ("x-autoscale: {max: 2, cpu: 0}", "0 is out of range: use 1 to 100"),
-        ("x-autoscale: {max: 2, cpus: 7}", "unknown key `cpus`, did you mean `cpu`?"),
-        ("x-autoscale: {max: 2, memory: 7}", "not yet: scaling by load"),
-        ("x-ingress: ['exa mple.com']", "is not a host name"),
-        ("x-cron: {schedule: '* * *'}", "is not a schedule of five fields"),
-        ("build: {context: ., ssh: [default]}", "not yet: it needs BuildKit"),
-        ("build: {context: 'https://x/y.git'}", "not yet: building from a repository"),
-    ] {
+    for (body, expected) in WRONG {
         let said = said(body);
         assert!(
             said.lines().any(|line| line.starts_with("error: ") && line.contains(expected)),
@@ -107,6 +110,11 @@ fn what_is_only_warned_about() {
             "{body}\n{said}"
         );
     }
+    assert_eq!(
+        findings(&load_text("services: {web: {image: a}}\nx-log: {a: 1}")),
+        "",
+        "a fragment, not `x-tug`"
+    );
     assert_eq!(said("attach: false\nx-anything: {a: [1]}\nscale: 1"), "");
 }
 

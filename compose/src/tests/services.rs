@@ -78,9 +78,7 @@ fn values_reach_the_spec() {
     is("stop_grace_period: 1m30s", "/container/stop_grace_period", "90000");
 }
 
-#[test]
-fn the_rest_of_the_keys_reach_the_spec() {
-    let body = "
+const MANY_KEYS: &str = "
 platform: linux/amd64
 user: 1000:1000
 working_dir: /w
@@ -121,48 +119,54 @@ oom_score_adj: -5
 oom_kill_disable: true
 storage_opt: {size: 1G}
 ";
-    let container = spec(body, "/container");
-    for part in [
-        r#""platform":"linux/amd64""#,
-        r#""user":"1000:1000""#,
-        r#""working_dir":"/w""#,
-        r#""hostname":"h_1""#,
-        r#""domainname":"d.e""#,
-        r#""annotations":{"o":"p"}"#,
-        r#""logging":{"driver":"local","options":{"max-size":"1m"}}"#,
-        r#""init":true"#,
-        r#""tty":true"#,
-        r#""stdin_open":true"#,
-        r#""read_only":true"#,
-        r#""runtime":"runc""#,
-        r#""stop_signal":"SIGUSR1""#,
-        r#""pull_policy":"always""#,
-        r#""privileged":true"#,
-        r#""cap_add":["NET_ADMIN"]"#,
-        r#""cap_drop":["ALL"]"#,
-        r#""security_opt":["no-new-privileges"]"#,
-        r#""group_add":["audio"]"#,
-        r#""pid":"host""#,
-        r#""ipc":"shareable""#,
-        r#""uts":"host""#,
-        r#""userns_mode":"host""#,
-        r#""cgroup":"private""#,
-        r#""cgroup_parent":"/x""#,
-        r#""device_cgroup_rules":["c 1:3 rwm"]"#,
-        r#""search":["a.b"]"#,
-        r#""options":["ndots:1"]"#,
-        r#""shm_size":67108864"#,
-        r#""memory_reservation":8388608"#,
-        r#""memory_swap":-1"#,
-        r#""memory_swappiness":0"#,
-        r#""cpu_shares":10"#,
-        r#""cpu_quota":50000"#,
-        r#""cpu_period":100000"#,
-        r#""cpuset":"0-2,4""#,
-        r#""oom_score_adj":-5"#,
-        r#""oom_kill_disable":true"#,
-        r#""storage_opt":{"size":"1G"}"#,
-    ] {
+
+/// What [`MANY_KEYS`] become.
+const MANY_VALUES: &[&str] = &[
+    r#""platform":"linux/amd64""#,
+    r#""user":"1000:1000""#,
+    r#""working_dir":"/w""#,
+    r#""hostname":"h_1""#,
+    r#""domainname":"d.e""#,
+    r#""annotations":{"o":"p"}"#,
+    r#""logging":{"driver":"local","options":{"max-size":"1m"}}"#,
+    r#""init":true"#,
+    r#""tty":true"#,
+    r#""stdin_open":true"#,
+    r#""read_only":true"#,
+    r#""runtime":"runc""#,
+    r#""stop_signal":"SIGUSR1""#,
+    r#""pull_policy":"always""#,
+    r#""privileged":true"#,
+    r#""cap_add":["NET_ADMIN"]"#,
+    r#""cap_drop":["ALL"]"#,
+    r#""security_opt":["no-new-privileges"]"#,
+    r#""group_add":["audio"]"#,
+    r#""pid":"host""#,
+    r#""ipc":"shareable""#,
+    r#""uts":"host""#,
+    r#""userns_mode":"host""#,
+    r#""cgroup":"private""#,
+    r#""cgroup_parent":"/x""#,
+    r#""device_cgroup_rules":["c 1:3 rwm"]"#,
+    r#""search":["a.b"]"#,
+    r#""options":["ndots:1"]"#,
+    r#""shm_size":67108864"#,
+    r#""memory_reservation":8388608"#,
+    r#""memory_swap":-1"#,
+    r#""memory_swappiness":0"#,
+    r#""cpu_shares":10"#,
+    r#""cpu_quota":50000"#,
+    r#""cpu_period":100000"#,
+    r#""cpuset":"0-2,4""#,
+    r#""oom_score_adj":-5"#,
+    r#""oom_kill_disable":true"#,
+    r#""storage_opt":{"size":"1G"}"#,
+];
+
+#[test]
+fn the_rest_of_the_keys_reach_the_spec() {
+    let container = spec(MANY_KEYS, "/container");
+    for part in MANY_VALUES {
         assert!(container.contains(part), "{part} in {container}");
     }
 }

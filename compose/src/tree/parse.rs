@@ -404,13 +404,12 @@ mod tests {
         assert!(show(block.as_bytes()).contains(too_deep), "{}", show(block.as_bytes()));
         assert!(show(&b"a:\n ".repeat(100_000)).contains("a map of more than 2000 keys"));
 
-        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
-        let mut tower = String::from("a0: &a0 x\n");
-        for i in 1..100 {
-            let before = format!("*a{}", i - 1);
-            bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![before.clone(); 9].join(",")));
-            tower.push_str(&format!("a{i}: &a{i} {}{before}{}\n", "[".repeat(3), "]".repeat(3)));
-        }
+        let level = |line: &dyn Fn(usize) -> String| {
+            let lines: Vec<String> = (1..100).map(line).collect();
+            format!("a0: &a0 [x, x, x]\n{}", lines.concat())
+        };
+        let bomb = level(&|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(",")));
+        let tower = level(&|i| format!("a{i}: &a{i} [[[*a{}]]]\n", i - 1));
         assert!(
             show(bomb.as_bytes()).contains("the aliases expand to more than"),
             "{}",
