@@ -124,6 +124,10 @@ impl Loader<'_> {
                 Some(before) => merge::files(self.report, before, tree),
             });
         }
+        if self.extended_values > complete::MOST_VALUES {
+            // Not all was taken in: what would be said about the rest is not the user's mistake.
+            return None;
+        }
         let mut merged = merged?;
         merge::take_away(&mut merged);
         let context = Context {

@@ -14,7 +14,7 @@ use crate::tree::{Entry, Node, Place, Value, join};
 use crate::{merge, schema};
 
 /// The most values that `extends` may copy.
-const MOST_VALUES: usize = 200_000;
+pub(super) const MOST_VALUES: usize = 200_000;
 
 /// The longest chain of files that take from each other.
 const LONGEST_CHAIN: usize = 20;
