@@ -181,3 +181,20 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_errors_are_one_with_the_others_beside_it() {
+        assert_eq!(ApiError::all([]), None);
+        let one = ApiError::new(Code::Invalid, "first").field("a");
+        let alone = serde_json::to_value(&one).unwrap();
+        assert_eq!(alone, serde_json::json!({ "code": "invalid", "field": "a", "message": "first" }));
+        let all = ApiError::all([one, ApiError::new(Code::Conflict, "second").hint("wait")]).unwrap();
+        assert_eq!((all.code, all.message.as_str(), all.also.len()), (Code::Invalid, "first", 1));
+        let read: ApiError = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
+        assert_eq!(read, all);
+    }
+}

@@ -280,6 +280,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn streams_that_nobody_reads_hold_up_nobody() {
+        let chunk = bytes::Bytes::from(vec![0; 64 << 10]);
+        let endless = async move || {
+            let chunk = chunk.clone();
+            Body::from_stream(futures_util::stream::repeat_with(move || Ok::<_, io::Error>(chunk.clone())))
+        };
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let stop = CancellationToken::new();
+        let router = router().route("/endless", get(endless));
+        let served = tokio::spawn(crate::serve::connection(theirs, router, stop.clone()));
+        let (channel, ended) = Channel::over(ours).await.unwrap();
+        let ended = tokio::spawn(ended);
+        let mut unread = Vec::new();
+        for _ in 0..64 {
+            let request = Request::get("/endless").body(Body::empty()).unwrap();
+            unread.push(call(&channel, request).await.unwrap());
+        }
+        assert_eq!(text(&channel, "/hello").await.unwrap(), "hello");
+        drop(unread);
+        stop.cancel();
+        served.await.unwrap().unwrap();
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_socket_without_a_server_is_named() {
         let error = text(&Channel::unix("/nowhere/tug.sock"), "/hello").await.unwrap_err();
         assert!(

@@ -142,7 +142,7 @@ impl Nodes {
 impl Publisher {
     /// Publishes until `stop`, then ends the sessions.
     pub async fn run(self, stop: CancellationToken) {
-        let Self(shared) = self;
+        let shared = &self.0;
         loop {
             tokio::select! {
                 biased;
@@ -160,6 +160,13 @@ impl Publisher {
         shared.closing.cancel();
         shared.sessions.close();
         shared.sessions.wait().await;
+    }
+}
+
+impl Drop for Publisher {
+    /// Without a publisher the sessions would talk to nobody.
+    fn drop(&mut self) {
+        self.0.closing.cancel();
     }
 }
 

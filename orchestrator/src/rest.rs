@@ -78,6 +78,7 @@ struct Context {
     closing: CancellationToken,
     private: Option<PathBuf>,
     streams: Arc<Semaphore>,
+    outputs: Arc<Semaphore>,
 }
 
 /// A stream's place among the open ones.
@@ -102,6 +103,7 @@ pub fn router(config: Config) -> Router {
         closing: config.closing,
         private: config.private,
         streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+        outputs: Arc::new(Semaphore::new(logs::MOST_OUTPUTS)),
     });
     let mut router = Router::new();
     for (path, methods) in routes() {

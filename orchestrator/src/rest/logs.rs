@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 use tug_api::error::chain;
 use tug_api::lines::{self, LineError};
@@ -26,8 +26,10 @@ use super::merge::Merge;
 use super::{Place, Shared, accept};
 use crate::store;
 
-/// The logs of so many tasks are merged at once.
+/// The logs of so many tasks are merged in one answer.
 const MOST_TASKS: usize = 256;
+/// And of so many in all answers together, so that there is always room for an assignment beside them.
+pub(super) const MOST_OUTPUTS: usize = 2_048;
 /// How long earlier lines of a source are waited for: while following, and otherwise.
 const PATIENCE_FOLLOWING: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +64,9 @@ pub(super) async fn logs(
     if !tasks.is_empty() && !is_reachable {
         return Err(ApiError::new(Code::Unavailable, "no node that has these tasks is connected"));
     }
+    if context.outputs.available_permits() < tasks.len() {
+        return Err(ApiError::new(Code::TooMany, "too many logs are being read").hint("name single services"));
+    }
     let place = context.place("logs")?;
     let patience = if query.follow { PATIENCE_FOLLOWING } else { PATIENCE };
     let mut reading = Reading {
@@ -95,6 +100,7 @@ struct Reading {
 
 /// The output of one task, asked for again after it ended.
 struct Output {
+    _permit: OwnedSemaphorePermit,
     context: Shared,
     task: Arc<Task>,
     query: LogQuery,
@@ -181,8 +187,14 @@ impl Reading {
             if self.known.len() >= MOST_TASKS {
                 return;
             }
-            if self.wanted.includes(task) && self.known.insert(task.id.clone()) {
+            if !self.wanted.includes(task) || self.known.contains(&task.id) {
+                continue;
+            }
+            // Without room now, there may be some when the next change comes.
+            if let Ok(permit) = Arc::clone(&self.context.outputs).try_acquire_owned() {
+                self.known.insert(task.id.clone());
                 let output = Output {
+                    _permit: permit,
                     context: Arc::clone(&self.context),
                     task: Arc::clone(task),
                     query: LogQuery { names: String::new(), ..self.query.clone() },
