@@ -69,10 +69,10 @@ pub struct Handle {
 
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum OpenError {
     /// What it keeps on disk cannot be read or written.
     #[error("open the agent's state")]
-    State(#[from] ledger::Error),
+    State(#[from] ledger::LedgerError),
 }
 
 // === impl Config ===
@@ -86,7 +86,7 @@ impl Config {
         state_dir: &std::path::Path,
         wanted: Option<NodeId>,
         hostname: &str,
-    ) -> Result<NodeId, Error> {
+    ) -> Result<NodeId, OpenError> {
         Ok(Ledger::open(state_dir)?.node(wanted, hostname)?)
     }
 
@@ -104,7 +104,7 @@ impl Agent {
         clippy::unused_async,
         reason = "opening may come to ask the engine, and callers should not notice"
     )]
-    pub async fn open(config: Config) -> Result<(Self, Handle), Error> {
+    pub async fn open(config: Config) -> Result<(Self, Handle), OpenError> {
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
         let node = ledger.node(config.node, &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);

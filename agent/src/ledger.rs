@@ -25,7 +25,7 @@ pub struct Ledger {
 
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum LedgerError {
     /// The folder is not there and cannot be made.
     #[error("make the folder {}", path.display())]
     Folder {
@@ -76,17 +76,17 @@ const NODE: &str = "node.json";
 
 impl Ledger {
     /// The ledger in `folder`, which is made if need be, for its owner only.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path) -> Result<Self, LedgerError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+            .map_err(|source| LedgerError::Folder { path: folder.to_owned(), source })?;
         Ok(Self { folder: folder.to_owned() })
     }
 
     /// The node's id: the one it has had, or `wanted`, or one made from the host's name, once.
-    pub fn node(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, Error> {
+    pub fn node(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, LedgerError> {
         if let Some(wanted) = wanted {
             return Ok(wanted);
         }
@@ -99,51 +99,51 @@ impl Ledger {
     }
 
     /// The last assignment; `None` if there is none, or none that can be trusted.
-    pub fn assignment(&self) -> Result<Option<Assignment>, Error> {
+    pub fn assignment(&self) -> Result<Option<Assignment>, LedgerError> {
         self.load(ASSIGNMENT)
     }
 
     /// Keeps `assignment`. When this returns it is on disk.
-    pub fn keep_assignment(&self, assignment: &Assignment) -> Result<(), Error> {
+    pub fn keep_assignment(&self, assignment: &Assignment) -> Result<(), LedgerError> {
         self.save(ASSIGNMENT, assignment)
     }
 
     /// How the runs of the tasks went; empty if that is not known.
-    pub fn histories(&self) -> Result<BTreeMap<TaskId, History>, Error> {
+    pub fn histories(&self) -> Result<BTreeMap<TaskId, History>, LedgerError> {
         Ok(self.load(RESTARTS)?.unwrap_or_default())
     }
 
     /// Keeps how the runs of the tasks went.
-    pub fn keep_histories(&self, histories: &BTreeMap<TaskId, History>) -> Result<(), Error> {
+    pub fn keep_histories(&self, histories: &BTreeMap<TaskId, History>) -> Result<(), LedgerError> {
         self.save(RESTARTS, histories)
     }
 
-    fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+    fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LedgerError> {
         let path = self.folder.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Read { path, source }),
+            Err(source) => return Err(LedgerError::Read { path, source }),
         };
         if let Some(value) = parse(&bytes) {
             return Ok(Some(value));
         }
         let aside = self.folder.join(format!("{name}.damaged"));
         tracing::warn!(file = %path.display(), "the file is damaged; it is put aside and counts as missing");
-        fs::rename(&path, aside).map_err(|source| Error::Write { path, source })?;
+        fs::rename(&path, aside).map_err(|source| LedgerError::Write { path, source })?;
         Ok(None)
     }
 
-    fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
+    fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), LedgerError> {
         let path = self.folder.join(name);
         let written = serialize(value).and_then(|bytes| replace(&path, &bytes, 0o600, (None, None)));
-        written.map_err(|source| Error::Write { path, source })
+        written.map_err(|source| LedgerError::Write { path, source })
     }
 }
 
-// === impl Error ===
+// === impl LedgerError ===
 
-impl Error {
+impl LedgerError {
     /// Whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -205,8 +205,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 }
 
 /// A new id for a node on a host of this name: `web-7f3a`.
-fn invent(hostname: &str) -> Result<NodeId, Error> {
-    let random = getrandom::u32().map_err(Error::Random)?;
+fn invent(hostname: &str) -> Result<NodeId, LedgerError> {
+    let random = getrandom::u32().map_err(LedgerError::Random)?;
     let plain: String = hostname
         .to_ascii_lowercase()
         .chars()
@@ -216,4 +216,68 @@ fn invent(hostname: &str) -> Result<NodeId, Error> {
         .collect();
     let name = if plain.is_empty() { "node" } else { plain.trim_end_matches('-') };
     Ok(NodeId::parse(&format!("{name}-{random:08x}")).expect("plain letters and eight digits make a node id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::plan::tests::sample::{assignment, id, run, template};
+
+    #[test]
+    fn what_is_kept_comes_back_and_only_its_owner_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("deep").join("state");
+        let ledger = Ledger::open(&state).unwrap();
+        assert_eq!(ledger.assignment().unwrap(), None);
+        assert!(ledger.histories().unwrap().is_empty());
+        let kept = assignment(3, &template(), &run(&[1, 2]));
+        ledger.keep_assignment(&assignment(2, &template(), &[])).unwrap();
+        ledger.keep_assignment(&kept).unwrap();
+        let histories = BTreeMap::from([(id(1), History { starts: 3, streak: 2, ..History::default() })]);
+        ledger.keep_histories(&histories).unwrap();
+        let again = Ledger::open(&state).unwrap();
+        assert_eq!(again.assignment().unwrap(), Some(kept));
+        assert_eq!(again.histories().unwrap(), histories);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&state.join(ASSIGNMENT))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_file_cut_at_any_byte_or_with_any_bit_flipped_counts_as_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let histories = BTreeMap::from([(id(1), History { starts: 3, ..History::default() })]);
+        ledger.keep_histories(&histories).unwrap();
+        let path = folder.path().join(RESTARTS);
+        let whole = fs::read(&path).unwrap();
+        // The last byte is the end of the line of the checksum, which says nothing.
+        for cut in 0..whole.len() - 1 {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert!(ledger.histories().unwrap().is_empty(), "cut at {cut}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            let read = ledger.histories().unwrap();
+            assert!(read.is_empty() || read == histories, "bit {bit} gave {read:?}");
+        }
+        assert!(folder.path().join("restarts.json.damaged").exists());
+    }
+
+    #[test]
+    fn a_node_keeps_the_id_that_it_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let made = ledger.node(None, "Büro.PC_1--").unwrap();
+        assert!(made.as_str().starts_with("b-ro-pc-1-"), "{made}");
+        assert_eq!(ledger.node(None, "renamed").unwrap(), made);
+        let wanted = NodeId::parse("n1").unwrap();
+        assert_eq!(ledger.node(Some(wanted.clone()), "x").unwrap(), wanted);
+        for hostname in ["", "---", "é", &"a".repeat(300)] {
+            assert!(NodeId::parse(invent(hostname).unwrap().as_str()).is_ok());
+        }
+    }
 }

@@ -24,4 +24,4 @@ pub mod proxy;
 pub mod route;
 pub mod runtime;
 
-pub use app::{Agent, Config, Handle};
+pub use app::{Agent, Config, Handle, OpenError};

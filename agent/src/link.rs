@@ -62,38 +62,38 @@ impl Link {
         let mut failures: u32 = 0;
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let ended = tokio::select! {
-                biased;
-                upgraded = self.dial() => match upgraded {
-                    Ok(io) => {
-                        tracing::info!(server = %self.server.display(), "linked to the orchestrator");
-                        let served = tug_api::serve::connection(TokioIo::new(io), self.router.clone(), stop.clone());
-                        served.await.map_err(LinkError::Serve)
-                    }
-                    Err(error) => Err(error),
-                },
-                () = stop.cancelled() => return,
-            };
-            if stop.is_cancelled() {
-                return;
-            }
+            let ended = self.session(&stop).await;
             if began.elapsed() >= GOOD {
                 failures = 0;
             }
             match ended {
-                Ok(()) => tracing::info!("the link has ended"),
                 Err(error) if failures == 0 => tracing::warn!(reason = chain(&error), "no link"),
                 Err(error) => tracing::debug!(reason = chain(&error), "no link"),
+                Ok(()) => {}
             }
-            let longest = (FIRST_WAIT * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_WAIT);
-            let wait = longest.mul_f64(spread(failures, self.node.as_str(), self.seed));
+            let wait = self.wait(failures);
             failures = failures.saturating_add(1);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
+            // Cut short by the stop, which the loop then sees.
+            let _ = tokio::time::timeout(wait, stop.cancelled()).await;
         }
+    }
+
+    /// One connection, from the dialling to its end.
+    async fn session(&self, stop: &CancellationToken) -> Result<(), LinkError> {
+        let io = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            upgraded = self.dial() => upgraded?,
+        };
+        tracing::info!(server = %self.server.display(), "linked to the orchestrator");
+        let served = tug_api::serve::connection(TokioIo::new(io), self.router.clone(), stop.clone());
+        served.await.map_err(LinkError::Serve)
+    }
+
+    /// The wait before the next try: many agents that lost the same orchestrator do not come back at once.
+    fn wait(&self, failures: u32) -> Duration {
+        let longest = (FIRST_WAIT * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_WAIT);
+        longest.mul_f64(spread(failures, self.node.as_str(), self.seed))
     }
 
     async fn dial(&self) -> Result<Upgraded, LinkError> {

@@ -13,7 +13,7 @@ mod restart;
 mod routes;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use tug_model::{TaskId, Timestamp};
 

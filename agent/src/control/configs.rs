@@ -94,17 +94,12 @@ impl ConfigFiles {
 
 /// The name of the file of `mount`: its content's hash, and how it may be read where that is said.
 fn name(mount: &ConfigMount) -> String {
-    let mut name = mount.hash.clone();
-    if mount.mode.is_some() || mount.uid.is_some() || mount.gid.is_some() {
-        let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
-        name.push_str(&format!(
-            "_{:o}_{}_{}",
-            mount.mode.unwrap_or(MODE),
-            number(mount.uid),
-            number(mount.gid)
-        ));
+    if mount.mode.is_none() && mount.uid.is_none() && mount.gid.is_none() {
+        return mount.hash.clone();
     }
-    name
+    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let (mode, user, group) = (mount.mode.unwrap_or(MODE), number(mount.uid), number(mount.gid));
+    format!("{}_{mode:o}_{user}_{group}", mount.hash)
 }
 
 #[cfg(test)]

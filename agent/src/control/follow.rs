@@ -28,14 +28,14 @@ pub(crate) enum Rejection {
     Flawed(#[from] Flaw),
     /// It could not be kept.
     #[error("keep the assignment")]
-    Disk(#[source] ledger::Error),
+    Disk(#[source] ledger::LedgerError),
 }
 
 // === impl Follower ===
 
 impl Follower {
     /// Follows what the ledger has.
-    pub(crate) fn new(ledger: Arc<Ledger>, node: &tug_model::NodeId) -> Result<Self, ledger::Error> {
+    pub(crate) fn new(ledger: Arc<Ledger>, node: &tug_model::NodeId) -> Result<Self, ledger::LedgerError> {
         let kept = ledger.assignment()?.filter(|assignment| assignment.node == *node);
         let orders = match kept.map(Orders::new) {
             Some(Ok(orders)) => orders,

@@ -78,7 +78,9 @@ impl Pulse {
         let was_down = self.is_down();
         self.failures = 0;
         self.failing_since = None;
-        self.info = info.or(self.info.take());
+        if info.is_some() {
+            self.info = info;
+        }
         was_down
     }
 

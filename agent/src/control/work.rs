@@ -148,46 +148,66 @@ async fn carry_out(
     outcome: &mut Outcome,
 ) -> Result<(), StepError> {
     let runtime = &tools.runtime;
-    let place = || async { tools.engine.acquire().await.expect("the semaphore is never closed") };
     match step {
-        Step::Fetch(wanted) => {
-            let id = fetch(tools, wanted).await?;
-            outcome.made = Some(Made::Image(wanted.clone(), id));
-        }
-        Step::EnsureNetwork { project, key, .. } => {
-            if let Some(network) = orders.resources(project).and_then(|all| all.networks.get(key)) {
-                runtime.ensure_network(project, key, network).await?;
-                outcome.made = Some(Made::Resource(step.key(), Ensured::Network(network.clone())));
-            }
-        }
-        Step::EnsureVolume { project, key, .. } => {
-            if let Some(volume) = orders.resources(project).and_then(|all| all.volumes.get(key)) {
-                runtime.ensure_volume(project, key, volume).await?;
-                outcome.made = Some(Made::Resource(step.key(), Ensured::Volume(volume.clone())));
-            }
-        }
         Step::Create { task, image } => {
             let request = request(tools, orders, task, image)?;
-            let _place = place().await;
+            let _place = tools.place().await;
             runtime.run(&request).await?;
         }
         Step::Start { container, .. } => {
-            let _place = place().await;
+            let _place = tools.place().await;
             runtime.start(container).await?;
         }
         Step::Unpause { container, .. } => runtime.unpause(container).await?,
         Step::Stop { container, grace, .. } => runtime.stop(container, *grace).await?,
         Step::Remove { container, .. } => {
-            let _place = place().await;
+            let _place = tools.place().await;
             runtime.remove(container).await?;
             outcome.removed.insert(container.clone());
         }
-        Step::RemoveNetwork { engine_name } => {
-            runtime.remove_network(engine_name).await?;
-            outcome.made = Some(Made::Nothing(step.key()));
-        }
+        Step::Fetch(_)
+        | Step::EnsureNetwork { .. }
+        | Step::EnsureVolume { .. }
+        | Step::RemoveNetwork { .. } => outcome.made = make(tools, orders, step).await?,
     }
     Ok(())
+}
+
+/// The steps that are not about one container.
+async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made>, StepError> {
+    let runtime = &tools.runtime;
+    Ok(match step {
+        Step::Fetch(wanted) => Some(Made::Image(wanted.clone(), fetch(tools, wanted).await?)),
+        Step::EnsureNetwork { project, key, .. } => {
+            let network = orders.resources(project).and_then(|all| all.networks.get(key));
+            let Some(network) = network else { return Ok(None) };
+            runtime.ensure_network(project, key, network).await?;
+            Some(Made::Resource(step.key(), Ensured::Network(network.clone())))
+        }
+        Step::EnsureVolume { project, key, .. } => {
+            let volume = orders.resources(project).and_then(|all| all.volumes.get(key));
+            let Some(volume) = volume else { return Ok(None) };
+            runtime.ensure_volume(project, key, volume).await?;
+            Some(Made::Resource(step.key(), Ensured::Volume(volume.clone())))
+        }
+        Step::RemoveNetwork { engine_name } => {
+            runtime.remove_network(engine_name).await?.then(|| Made::Nothing(step.key()))
+        }
+        Step::Create { .. }
+        | Step::Start { .. }
+        | Step::Unpause { .. }
+        | Step::Stop { .. }
+        | Step::Remove { .. } => None,
+    })
+}
+
+// === impl Tools ===
+
+impl Tools {
+    /// Waits for a place among the operations that the engine is given at once.
+    async fn place(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.engine.acquire().await.expect("the semaphore is never closed")
+    }
 }
 
 /// The id of an image, from the node or from a registry.

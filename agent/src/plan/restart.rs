@@ -74,12 +74,14 @@ impl History {
                 self.end(policy, (*finished_at, *code, *out_of_memory), now);
                 true
             }
-            None if self.started_at.is_some() && self.ended.is_none() => {
-                self.end(policy, (now, REMOVED, false), now);
-                true
+            None => {
+                let vanished = self.started_at.is_some() && self.ended.is_none();
+                if vanished {
+                    self.end(policy, (now, REMOVED, false), now);
+                }
+                vanished
             }
-            Some(State::Created | State::Paused | State::Restarting | State::Dead | State::Removing)
-            | None => false,
+            Some(State::Created | State::Paused | State::Restarting | State::Dead | State::Removing) => false,
         }
     }
 
