@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use daemon::{
-    AgentArguments, DevArguments, HoldArguments, LogFormat, NodeOptions, ServerArguments,
+    AgentArguments, DevArguments, HoldArguments, LogFormat, LogOptions, NodeOptions, ServerArguments,
 };
 pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,

@@ -65,7 +65,9 @@ fn connect(engine: &str) -> Result<Docker, Failure> {
         .map_err(|error| Failure::caused("reach the Docker Engine", &error).hint(HOW_TO_GET_DOCKER))
 }
 
-const HOW_TO_GET_DOCKER: &str = "is Docker installed and running? On Debian: apt-get install docker.io";
+/// What to do where no Engine answers.
+pub(crate) const HOW_TO_GET_DOCKER: &str =
+    "is Docker installed and running? On Debian: apt-get install docker.io";
 
 /// Builds one image; gives its id.
 async fn one(

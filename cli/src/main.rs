@@ -4,6 +4,7 @@ mod arguments;
 mod build;
 mod commands;
 mod context;
+mod daemon;
 mod failure;
 mod manifest;
 mod names;
@@ -21,7 +22,7 @@ use tug_api::Clock;
 use tug_api::client::Client;
 use tug_api::transport::Channel;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Connection};
 use crate::context::{Context, Interrupt, Surroundings};
 use crate::failure::{Failure, INTERRUPTED};
 use crate::render::Screen;
@@ -33,7 +34,18 @@ fn main() -> ExitCode {
     let matches = arguments::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut screen = Screen::of_process();
-    match run(arguments, &mut screen) {
+    // The holder is one sleeping thread: no runtime, no signals of its own.
+    if let Command::Hold(hold) = &arguments.command
+        && !hold.release
+    {
+        return exit(daemon::hold(hold), &mut screen);
+    }
+    let result = run(arguments, &mut screen);
+    exit(result, &mut screen)
+}
+
+fn exit(result: Result<(), Failure>, screen: &mut Screen) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             screen.failure(&failure);
@@ -61,20 +73,25 @@ async fn dispatch(
 ) -> Result<(), Failure> {
     let interrupt = Interrupt::new();
     listen(interrupt.clone())?;
-    let client = Client::new(Channel::unix(arguments.connection.socket));
+    let Arguments { connection, command: asked } = arguments;
+    let client = Client::new(Channel::unix(&connection.socket));
     let screen = std::mem::replace(screen, Screen::of_process());
     let mut context =
         Context { client, screen, clock: Clock::system(), interrupt: interrupt.clone(), surroundings };
+    // Daemons end in their own time.
+    let is_daemon = matches!(asked, Command::Dev(_) | Command::Server(_) | Command::Agent(_));
     tokio::select! {
         biased;
-        result = command(&arguments.command, &mut context) => result,
-        () = interrupt.asked() => Err(interrupt.failure("")),
+        result = Box::pin(command(&asked, &connection, &mut context)) => result,
+        () = interrupt.asked(), if !is_daemon => Err(interrupt.failure("")),
     }
 }
 
-/// Every command but the daemons. One that wants to say something on Ctrl-C hears of it first.
-async fn command(command: &Command, context: &mut Context) -> Result<(), Failure> {
+/// Every command. One that wants to say something on Ctrl-C hears of it first.
+#[expect(clippy::cognitive_complexity, reason = "a table: one line for each command")]
+async fn command(command: &Command, connection: &Connection, context: &mut Context) -> Result<(), Failure> {
     match command {
+        Command::Dev(arguments) => daemon::dev::run(context, arguments).await,
         Command::Check(arguments) => {
             commands::check::run(&mut context.screen, &context.surroundings, arguments)
         }
@@ -90,12 +107,12 @@ async fn command(command: &Command, context: &mut Context) -> Result<(), Failure
         Command::Scale(arguments) => commands::scale::run(context, arguments).await,
         Command::Restart(arguments) => commands::restart::run(context, arguments).await,
         Command::Rm(arguments) => commands::rm::run(context, arguments).await,
+        Command::Server(arguments) => daemon::server(arguments, connection, &context.interrupt).await,
+        Command::Agent(arguments) => daemon::agent(arguments, connection, &context.interrupt).await,
         Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Hold(arguments) => daemon::release(arguments).await,
         Command::Completion(arguments) => commands::completion::run(&mut context.screen, arguments),
         Command::Version(arguments) => commands::version::run(context, arguments).await,
-        Command::Dev(_) | Command::Server(_) | Command::Agent(_) | Command::Hold(_) => {
-            Err(Failure::new("not wired"))
-        }
     }
 }
 

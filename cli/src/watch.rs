@@ -215,14 +215,21 @@ impl Watcher<'_> {
     }
 
     fn broken(&self, error: CallError) -> Result<Broken, Failure> {
-        match error {
+        match &error {
             CallError::Transport(_) => Ok(Broken::Lost),
-            CallError::Api(error) => match error.code {
-                Code::Unavailable | Code::TooMany | Code::Timeout => Ok(Broken::Lost),
-                Code::Compacted | Code::FutureRevision if self.since.is_some() => Ok(Broken::Restart),
-                _ => Err(CallError::Api(error).into()),
-            },
-            other => Err(other.into()),
+            CallError::Api(said)
+                if matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout) =>
+            {
+                Ok(Broken::Lost)
+            }
+            CallError::Api(said)
+                if self.since.is_some() && matches!(said.code, Code::Compacted | Code::FutureRevision) =>
+            {
+                Ok(Broken::Restart)
+            }
+            CallError::Api(_) | CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => {
+                Err(error.into())
+            }
         }
     }
 }

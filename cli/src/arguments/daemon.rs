@@ -116,7 +116,13 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Args)]
 pub(crate) struct HoldArguments {
     /// Where the agent keeps everything
-    #[arg(long, env = "TUG_STATE_DIR", default_value = "/var/lib/tug", value_name = "PATH", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TUG_STATE_DIR",
+        default_value = "/var/lib/tug",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
     pub(crate) state_dir: PathBuf,
     /// End the holder that runs: no agent will come back for its sockets
     #[arg(long)]

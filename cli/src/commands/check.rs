@@ -81,8 +81,7 @@ fn printed(projects: &[&Project], format: Format) -> Result<String, Failure> {
             several => structured::json(several),
         };
     }
-    let documents: Vec<String> =
-        projects.iter().map(structured::yaml).collect::<Result<_, _>>()?;
+    let documents: Vec<String> = projects.iter().map(structured::yaml).collect::<Result<_, _>>()?;
     Ok(documents.join("---\n"))
 }
 
@@ -148,7 +147,8 @@ mod tests {
         assert!(checked.err.contains("error"), "{}", checked.err);
         let json = check(&[("b.yaml", BAD)], "-o json b.yaml").out;
         let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let unknown = findings.as_array().unwrap().iter().find(|one| one["path"] == "services.web.imag").unwrap();
+        let unknown =
+            findings.as_array().unwrap().iter().find(|one| one["path"] == "services.web.imag").unwrap();
         assert_eq!((&unknown["line"], &unknown["level"]), (&4.into(), &"error".into()));
     }
 

@@ -74,7 +74,7 @@ fn advice(status: &ProjectStatus) -> String {
 }
 
 /// Says what is wrong with each service that is not as wanted, with the last lines of what failed.
-async fn explain(context: &mut Context, status: &ProjectStatus) {
+pub(crate) async fn explain(context: &mut Context, status: &ProjectStatus) {
     let wrong =
         |service: &&ServiceStatus| !matches!(service.state, ServiceState::Ready | ServiceState::Completed);
     for service in status.services.iter().filter(wrong) {

@@ -10,7 +10,7 @@ use tug_agent::holder::HolderConfig;
 use tug_agent::proxy::{self, StopKind};
 use tug_agent::runtime::Runtime;
 use tug_agent::runtime::docker::Docker;
-use tug_agent::{Agent, Config, Handle};
+use tug_agent::{Agent, Config};
 use tug_api::Clock;
 use tug_model::NodeId;
 
@@ -38,7 +38,6 @@ pub(super) struct NodePlan {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) agent: Agent,
-    pub(super) handle: Handle,
     pub(super) runtime: Arc<dyn Runtime>,
 }
 
@@ -65,7 +64,7 @@ impl NodePlan {
     /// Puts the node together.
     pub(super) async fn open(self, clock: Clock) -> Result<Node, Failure> {
         let state_dir = agent_dir(&self.state_dir);
-        let unusable = |error: tug_agent::app::Error| unusable("the agent", &state_dir, &error);
+        let unusable = |error: tug_agent::OpenError| unusable("the agent", &state_dir, &error);
         let hostname = Config::local_hostname();
         let node = Config::node_id(&state_dir, self.id, &hostname).map_err(unusable)?;
         let runtime: Arc<dyn Runtime> = Arc::new(Docker::new(&self.docker, node.clone()));
@@ -87,8 +86,8 @@ impl NodePlan {
             concurrency: Config::CONCURRENCY,
             seed: seed()?,
         };
-        let (agent, handle) = Agent::open(config).await.map_err(unusable)?;
-        Ok(Node { agent, handle, runtime })
+        let (agent, _handle) = Agent::open(config).await.map_err(unusable)?;
+        Ok(Node { agent, runtime })
     }
 }
 
@@ -99,10 +98,9 @@ fn agent_dir(state_dir: &Path) -> PathBuf {
 
 /// How the agent that keeps its state below `state_dir` finds its holder.
 pub(super) fn holder(state_dir: &Path) -> Result<HolderConfig, Failure> {
-    let executable =
-        std::env::current_exe().map_err(|error| Failure::caused("find this program", &error))?;
-    let state_dir = std::path::absolute(state_dir)
-        .map_err(|error| Failure::caused("find the state folder", &error))?;
+    let executable = std::env::current_exe().map_err(|error| Failure::caused("find this program", &error))?;
+    let state_dir =
+        std::path::absolute(state_dir).map_err(|error| Failure::caused("find the state folder", &error))?;
     let arguments: Vec<OsString> = vec!["hold".into(), "--state-dir".into(), state_dir.clone().into()];
     Ok(HolderConfig { executable, arguments, socket: agent_dir(&state_dir).join("holder.sock") })
 }

@@ -165,7 +165,12 @@ fn detail(service: &ServiceStatus) -> (String, String) {
     let failed = phases().find_map(|phase| match phase {
         Phase::Waiting { failure, .. } => Some((phase.to_string(), failure.to_string())),
         Phase::Exited { .. } if !phase.has_succeeded() => Some((phase.to_string(), phase.to_string())),
-        _ => None,
+        Phase::Exited { .. }
+        | Phase::Pending
+        | Phase::Pulling { .. }
+        | Phase::Creating
+        | Phase::Running { .. }
+        | Phase::Stopping => None,
     });
     if let Some(failed) = failed {
         return failed;
@@ -175,9 +180,10 @@ fn detail(service: &ServiceStatus) -> (String, String) {
     }
     phases()
         .filter(|phase| !phase.is_healthy() && !phase.has_succeeded())
-        .map(|phase| match phase {
-            Phase::Pulling { .. } => (phase.to_string(), "pulling".to_owned()),
-            _ => (phase.to_string(), phase.to_string()),
+        .map(|phase| {
+            let is_pulling = matches!(phase, Phase::Pulling { .. });
+            let coarse = if is_pulling { "pulling".to_owned() } else { phase.to_string() };
+            (phase.to_string(), coarse)
         })
         .next()
         .unwrap_or_default()

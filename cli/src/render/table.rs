@@ -3,8 +3,8 @@
 use anstyle::{AnsiColor, Color as StyleColor, Effects, Style};
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use super::Facts;
 use super::escape::printable;
+use super::{Facts, lines};
 
 /// One value of a table.
 #[derive(Debug, Clone)]
@@ -105,7 +105,11 @@ impl Columns {
         for (number, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, if number == last { 0 } else { 2 }));
         }
-        table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        let mut text = String::new();
+        for line in table.lines() {
+            lines::add(&mut text, &line);
+        }
+        text
     }
 }
 

@@ -42,10 +42,8 @@ pub(crate) fn why(why: &Why, now: Timestamp) -> String {
 fn head(text: &mut String, service: &ServiceStatus) {
     let state = style::paint(style::of_state(service.state), service.state.as_str());
     let name = style::paint(style::HEAD, &service.name);
-    let count = match service.state {
-        ServiceState::Completed => format!("{} of {} completed", service.ready, service.wanted),
-        _ => format!("{} of {} ready", service.ready, service.wanted),
-    };
+    let word = if service.state == ServiceState::Completed { "completed" } else { "ready" };
+    let count = format!("{} of {} {word}", service.ready, service.wanted);
     let renewed = if service.updated < service.ready {
         format!(", {} of them up to date", service.updated)
     } else {
@@ -81,9 +79,8 @@ fn task(text: &mut String, service: &ServiceStatus, task: &TaskStatus, now: Time
 
 /// What the container wrote before it ended.
 pub(crate) fn last_words(phase: &Phase) -> Option<&str> {
-    let exit = match phase {
-        Phase::Waiting { failure: Failure::Exited { exit }, .. } | Phase::Exited { exit } => exit,
-        _ => return None,
+    let (Phase::Waiting { failure: Failure::Exited { exit }, .. } | Phase::Exited { exit }) = phase else {
+        return None;
     };
     Some(exit.last_words.as_str()).filter(|words| !words.trim().is_empty())
 }

@@ -35,7 +35,7 @@ fn json<T: serde::Serialize>(value: &T) -> Response<Body> {
     Response::new(Body::from(serde_json::to_vec(value).unwrap()))
 }
 
-fn refusal(error: ApiError) -> Response<Body> {
+fn refusal(error: &ApiError) -> Response<Body> {
     let status = error.code.status();
     let body = serde_json::json!({ "error": error });
     let mut response = json(&body);
@@ -54,7 +54,7 @@ impl Server {
             let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             return match &*status {
                 Some(status) => json(status),
-                None => refusal(ApiError::not_found("such project")),
+                None => refusal(&ApiError::not_found("such project")),
             };
         }
         self.asked.lock().unwrap().push(uri);
@@ -67,7 +67,7 @@ impl Server {
         match streams.remove(0) {
             Stream::Breaks(items) => tug_api::lines::response(stream::iter(items)),
             Stream::Stays(items) => tug_api::lines::response(stream::iter(items).chain(stream::pending())),
-            Stream::Refuses(code) => refusal(ApiError::new(code, "no")),
+            Stream::Refuses(code) => refusal(&ApiError::new(code, "no")),
         }
     }
 

@@ -1,0 +1,49 @@
+//! The control plane as the binary runs it: its state in a folder, its API on a Unix socket.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+use tug_api::Clock;
+use tug_api::error::chain;
+use tug_orchestrator::app::{self, Config, Error};
+
+use super::node::unusable;
+use crate::failure::Failure;
+
+/// A control plane that can be served.
+#[derive(Debug)]
+pub(super) struct Plane {
+    state_dir: PathBuf,
+    socket: PathBuf,
+    clock: Clock,
+}
+
+// === impl Plane ===
+
+impl Plane {
+    /// One that keeps its state below `state_dir`, where an agent may keep its own beside it.
+    pub(super) fn new(state_dir: &Path, socket: &Path, clock: Clock) -> Self {
+        Self { state_dir: state_dir.join("server"), socket: socket.to_path_buf(), clock }
+    }
+
+    /// Serves until `stop`.
+    pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Failure> {
+        let failed = |error: Error| failure(&self.state_dir, &error);
+        let config = Config::daemon(&self.state_dir, &self.socket).map_err(failed)?;
+        app::serve(Config { clock: self.clock, ..config }, stop).await.map_err(failed)
+    }
+}
+
+fn failure(state_dir: &Path, error: &Error) -> Failure {
+    match error {
+        Error::StateDir { .. } | Error::Folder { .. } | Error::Store(_) => {
+            unusable("the control plane", state_dir, error)
+        }
+        Error::Random(_)
+        | Error::NoSocket
+        | Error::Running { .. }
+        | Error::NotASocket { .. }
+        | Error::Listen { .. }
+        | Error::Crashed(_) => Failure::new(chain(error)),
+    }
+}
