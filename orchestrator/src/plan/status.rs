@@ -226,7 +226,8 @@ pub(super) fn leaving(seen: &Seen<'_>) -> String {
     let connections = seen.report.map_or(0, |report| report.connections);
     match seen.task.desired {
         Desired::Run => format!("{id} is to be stopped"),
-        Desired::Drain { .. } if connections > 0 => {
+        Desired::Drain { .. } if connections == 1 => format!("{id} is draining: 1 connection is open"),
+        Desired::Drain { .. } if connections > 1 => {
             format!("{id} is draining: {connections} connections are open")
         }
         Desired::Drain { .. } => format!("{id} is draining"),

@@ -4,6 +4,7 @@ mod assignments;
 mod depending;
 mod draining;
 pub(crate) mod draw;
+mod fleet;
 mod looking;
 mod placing;
 mod ports;

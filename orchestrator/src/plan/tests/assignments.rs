@@ -1,1 +1,106 @@
-//! To be filled.
+//! What a node is told.
+
+use std::sync::Arc;
+
+use tug_model::spec::container::ConfigMount;
+use tug_model::spec::resource::{Config, Network, Volume};
+use tug_model::task::Template;
+use tug_model::{NetworkName, Revision, VolumeName};
+
+use super::draw::{draw, node_id, project_name, service_name, stored};
+use crate::plan::assignment;
+
+const TWO_NODES: &str = "
+    node n1
+    node n2
+    service shop/db v2 volume
+    service shop/web x3 port=8080:80 port=53
+    task shop.db.1.5 n1 v1 healthy
+    task shop.web.1.5 n1 v1 healthy
+    task shop.web.2.5 n2 v1 starting
+    task shop.web.3.5 n1 v1 healthy drain=9@99000
+    task gone.old.1.3 n1 v0 stopping stop=8";
+
+#[test]
+fn a_node_is_told_of_its_own_tasks_whole() {
+    let told = assignment(&draw(TWO_NODES), "c", 3, &node_id("n1"));
+    assert_eq!((told.cluster.as_str(), told.epoch, told.generation), ("c", 3, Revision(10)));
+    let tasks: Vec<String> =
+        told.tasks.iter().map(|task| format!("{} {:?}", task.id, task.desired)).collect();
+    assert_eq!(
+        tasks,
+        [
+            "gone.old.1.3 Stop { since: Revision(8) }",
+            "shop.db.1.5 Run",
+            "shop.web.1.5 Run",
+            "shop.web.3.5 Drain { since: Revision(9), at: Timestamp(99000) }",
+        ]
+    );
+    assert!(told.tasks.iter().all(|task| told.templates.contains_key(&task.template)));
+    assert_eq!(told.templates.len(), 3, "each template once: {:?}", told.templates.keys());
+    assert!(told.tasks.is_sorted_by_key(|task| &task.id));
+}
+
+#[test]
+fn routes_are_the_ports_with_a_number_and_the_tasks_that_may_be_given_connections() {
+    let world = draw(TWO_NODES);
+    for node in ["n1", "n2"] {
+        let routes = assignment(&world, "c", 1, &node_id(node)).routes;
+        let [route] = &routes[..] else { panic!("{routes:?}") };
+        assert_eq!((route.port.published, route.service.as_str()), (Some(8080), "web"));
+        let backends: Vec<&str> = route.backends.iter().map(tug_model::TaskId::as_str).collect();
+        assert_eq!(backends, ["shop.web.1.5", "shop.web.2.5"]);
+    }
+}
+
+#[test]
+fn a_route_without_tasks_is_still_open() {
+    let world = draw("node n1\nservice shop/web x0 port=8080:80");
+    let routes = assignment(&world, "c", 1, &node_id("n1")).routes;
+    assert!(matches!(&routes[..], [route] if route.backends.is_empty()));
+}
+
+#[test]
+fn what_is_observed_changes_nothing_that_a_node_is_told() {
+    let world = draw(TWO_NODES);
+    let mut later = world.clone();
+    later.observed = Arc::default();
+    let told = |world: &crate::plan::World| assignment(world, "c", 1, &node_id("n1"));
+    assert_eq!(told(&world), told(&later));
+    later.revision = Revision(11);
+    assert!(told(&world).same_content(&told(&later)));
+    assert_ne!(told(&world), told(&later));
+}
+
+#[test]
+fn the_projects_of_its_tasks_and_the_configs_they_mount_come_along() {
+    let mut world = draw("node n1\nservice shop/web\nservice idle/web x0\ntask shop.web.1.5 n1 v1 healthy");
+    let mut spec = world.projects[&project_name("shop")].spec.clone();
+    let content = Config { content: b"listen 80".to_vec() };
+    let other = Config { content: b"never mounted".to_vec() };
+    let mount = |config: &str, hash: String| ConfigMount {
+        config: config.into(),
+        hash,
+        target: "/etc/web".into(),
+        mode: None,
+        uid: None,
+        gid: None,
+    };
+    let container = &mut spec.services.get_mut(&service_name("web")).unwrap().container;
+    container.configs = vec![mount("web", content.hash()), mount("web", "of an older content".into())];
+    let template = Template::of(&spec.services[&service_name("web")]);
+    spec.configs = [("web".into(), content.clone()), ("other".into(), other)].into();
+    spec.networks = [(NetworkName::parse("default").unwrap(), Network::default())].into();
+    spec.volumes = [(VolumeName::parse("data").unwrap(), Volume::default())].into();
+    let (networks, volumes) = (spec.networks.clone(), spec.volumes.clone());
+    world.projects.insert(project_name("shop"), Arc::new(stored(spec)));
+    let task = world.tasks.get_mut(&tug_model::TaskId::parse("shop.web.1.5").unwrap()).unwrap();
+    Arc::make_mut(task).template = template.hash();
+    world.templates.insert(template.hash(), Arc::new(template));
+
+    let told = assignment(&world, "c", 1, &node_id("n1"));
+    assert_eq!(told.configs, [(content.hash(), content)].into());
+    assert_eq!(told.projects.keys().map(tug_model::ProjectName::as_str).collect::<Vec<_>>(), ["shop"]);
+    let resources = &told.projects[&project_name("shop")];
+    assert_eq!((&resources.networks, &resources.volumes), (&networks, &volumes));
+}
