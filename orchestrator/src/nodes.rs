@@ -1,7 +1,7 @@
 //! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
 //!
 //! A session asks its agent two things: to follow the node's assignment, whenever that says something new
-//! ([`push`]), and for its reports ([`session`]). What comes of it is one [`Observed`], published whole.
+//! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole.
 //!
 //! **Guarantees.** An agent is never sent an assignment that is older than the one it has acknowledged. A node that has
 //! been silent for three seconds is not connected any more, whatever its connection says.

@@ -1,6 +1,6 @@
 //! The REST API that users and agents speak: every path, and the rules that hold for all of them.
 //!
-//! Handlers read one snapshot and answer from it; what they change goes through [`mutate`], once. Errors have one shape
+//! Handlers read one snapshot and answer from it; what they change goes through `mutate`, once. Errors have one shape
 //! ([`tug_api::error`]), whoever makes them. Streams end when the orchestrator stops.
 
 mod accept;
