@@ -1,0 +1,289 @@
+//! The one loop: it looks at the world, plans, commits what was planned, and looks again.
+//!
+//! **Expected flow.** The store has a new revision, an agent says something new, or the time has come that the last plan
+//! named: the whole world is read and planned anew. A wake-up carries no data, and several of them make one pass.
+//!
+//! **Guarantees.** A plan is committed only if the store is still at the revision that it was made for; otherwise it is
+//! thrown away and made again. A pass that decides nothing writes nothing.
+//!
+//! **Assumptions.** It is the only one that decides about tasks.
+//!
+//! **Errors.** When the store takes no commits, the loop goes on looking, tries again ever more slowly, and still carries
+//! out what makes room on a full disk.
+
+mod execute;
+mod observe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tug_api::Clock;
+use tug_api::error::chain;
+use tug_model::Timestamp;
+
+use self::observe::Observer;
+use crate::metrics::PlannerLevels;
+use crate::plan::{self, Observed, Plan, View, World};
+use crate::store::{CommitError, Expect, State, Store};
+
+/// So many decisions are committed at once; the rest follows in the next pass, which comes at once.
+const MOST_DECISIONS: usize = 1_000;
+/// What was observed is recorded at most so often.
+const RECORD_EVERY: Duration = Duration::from_millis(200);
+/// The wait after a commit that failed; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// After a pass the loop rests for as long as the pass took, up to this: it never takes more than half of a processor.
+const LONGEST_REST: Duration = Duration::from_millis(200);
+
+/// The control loop.
+#[derive(Debug)]
+pub struct Control {
+    store: Store,
+    states: watch::Receiver<Arc<State>>,
+    observed: watch::Receiver<Arc<Observed>>,
+    clock: Clock,
+    view: watch::Sender<Arc<View>>,
+    levels: watch::Sender<PlannerLevels>,
+    observer: Observer,
+    recorded_at: Option<Instant>,
+    most_decisions: usize,
+    wait: Duration,
+    /// The error that was logged last, so that it is logged once.
+    complaint: Option<CommitError>,
+}
+
+/// What the loop publishes.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    view: watch::Receiver<Arc<View>>,
+    levels: watch::Receiver<PlannerLevels>,
+}
+
+/// What follows a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Something may wake the loop; at the latest this does.
+    Wait(Option<Instant>),
+    /// The store is closed.
+    End,
+}
+
+/// The world of a state of the store and of what was observed.
+pub fn world(state: &State, observed: &Arc<Observed>) -> World {
+    World {
+        revision: state.revision,
+        projects: state.projects.clone(),
+        tasks: state.tasks.clone(),
+        templates: state.templates.clone(),
+        nodes: state.nodes.clone(),
+        observed: Arc::clone(observed),
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// The world that was looked at last, with what was decided about it.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// What the planner has done so far.
+    pub fn levels(&self) -> watch::Receiver<PlannerLevels> {
+        self.levels.clone()
+    }
+}
+
+// === impl Control ===
+
+impl Control {
+    /// A loop over a store and over what the nodes observe.
+    pub fn new(store: Store, observed: watch::Receiver<Arc<Observed>>, clock: Clock) -> (Self, Handle) {
+        let (view, view_watch) = watch::channel(Arc::default());
+        let (levels, levels_watch) = watch::channel(PlannerLevels::default());
+        let control = Self {
+            states: store.watch(),
+            store,
+            observed,
+            clock,
+            view,
+            levels,
+            observer: Observer::default(),
+            recorded_at: None,
+            most_decisions: MOST_DECISIONS,
+            wait: FIRST_WAIT,
+            complaint: None,
+        };
+        (control, Handle { view: view_watch, levels: levels_watch })
+    }
+
+    /// Keeps the world as it is wanted, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let begun = Instant::now();
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                next = self.pass() => next,
+            };
+            let Next::Wait(at) = next else { break };
+            let rest = begun.elapsed().min(LONGEST_REST);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = sleep(rest) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.wake_up(at) => {}
+            }
+        }
+    }
+
+    /// Returns when there may be something to do.
+    async fn wake_up(&mut self, at: Option<Instant>) {
+        let alarm = async {
+            match at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            true = changed(&mut self.states) => {}
+            true = changed(&mut self.observed) => {}
+            () = alarm => {}
+        }
+    }
+
+    /// Looks, plans, commits.
+    async fn pass(&mut self) -> Next {
+        let begun = Instant::now();
+        let state = Arc::clone(&self.states.borrow_and_update());
+        let observed = Arc::clone(&self.observed.borrow_and_update());
+        let now = self.clock.now();
+        let world = world(&state, &observed);
+        self.observer.look(&world, now);
+        let plan = Arc::new(plan::plan(&world, now));
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.levels.send_modify(|levels| {
+            levels.passes += 1;
+            levels.last_micros = took;
+        });
+        self.view.send_replace(Arc::new(View { world: world.clone(), plan: Arc::clone(&plan) }));
+        match self.carry_out(world, &plan, now).await {
+            Ok(()) => {
+                self.wait = FIRST_WAIT;
+                self.complaint = None;
+                Next::Wait(self.next_look(&plan, now))
+            }
+            Err(CommitError::Closed) => Next::End,
+            Err(error) => Next::Wait(Some(self.after(error))),
+        }
+    }
+
+    /// Commits what was decided, and what was observed along with it or when it is due.
+    async fn carry_out(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), CommitError> {
+        if plan.decisions.is_empty() {
+            return self.record(now).await;
+        }
+        let decisions = plan.decisions.iter().take(self.most_decisions).cloned().collect();
+        let batch = execute::Batch::new(world, decisions, self.observer.pending(), now);
+        let expect = Expect::Revision(batch.revision());
+        let (count, fallback) = (batch.len(), batch.clone());
+        let committed =
+            self.store.commit(expect.clone(), now, move |revision, _| batch.changes(revision)).await;
+        let count = match committed {
+            Ok(_) => {
+                self.recorded();
+                count
+            }
+            Err(CommitError::Full) => {
+                let Some(shrinking) = fallback.shrinking() else { return Err(CommitError::Full) };
+                let count = shrinking.len();
+                self.store.commit(expect, now, move |revision, _| shrinking.changes(revision)).await?;
+                count
+            }
+            Err(error) => return Err(error),
+        };
+        self.most_decisions = MOST_DECISIONS;
+        self.levels.send_modify(|levels| levels.decisions += count as u64);
+        Ok(())
+    }
+
+    /// Commits what was observed, if it is due.
+    async fn record(&mut self, now: Timestamp) -> Result<(), CommitError> {
+        if self.observer.pending().is_empty() || self.record_due() > Instant::now() {
+            return Ok(());
+        }
+        let events = self.observer.pending();
+        let committed = self.store.commit(Expect::Any, now, move |_, _| execute::records(events)).await;
+        match committed {
+            // Events are worth no room that is not there.
+            Ok(_) | Err(CommitError::Full) => {
+                self.recorded();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn record_due(&self) -> Instant {
+        self.recorded_at.map_or_else(Instant::now, |at| at + RECORD_EVERY)
+    }
+
+    fn recorded(&mut self) {
+        self.observer.clear();
+        self.recorded_at = Some(Instant::now());
+    }
+
+    /// When to look again although nothing changed.
+    fn next_look(&self, plan: &Plan, now: Timestamp) -> Option<Instant> {
+        let planned = plan.wake_at.map(|at| Instant::now() + at.since(now).duration());
+        let record = (!self.observer.pending().is_empty()).then(|| self.record_due());
+        match (planned, record) {
+            (Some(planned), Some(record)) => Some(planned.min(record)),
+            (planned, record) => planned.or(record),
+        }
+    }
+
+    /// When to try again after a commit that failed, if nothing wakes the loop before.
+    fn after(&mut self, error: CommitError) -> Instant {
+        match &error {
+            // Somebody was faster: their commit wakes the loop.
+            CommitError::Conflict { .. } => return Instant::now() + FIRST_WAIT,
+            CommitError::TooLarge { .. } if self.most_decisions > 1 => {
+                self.most_decisions /= 2;
+                return Instant::now();
+            }
+            CommitError::TooLarge { .. }
+            | CommitError::Full
+            | CommitError::ReadOnly { .. }
+            | CommitError::Unknown { .. }
+            | CommitError::Closed => {}
+        }
+        if self.complaint.as_ref() != Some(&error) {
+            tracing::warn!(error = chain(&error), "carry out a plan");
+            self.complaint = Some(error);
+        }
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        Instant::now() + wait
+    }
+}
+
+/// Whether there is a new value; never returns when there will be none any more.
+async fn changed<T>(values: &mut watch::Receiver<T>) -> bool {
+    if values.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;
