@@ -16,6 +16,8 @@
 mod client;
 mod message;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::fmt;

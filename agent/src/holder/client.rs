@@ -164,7 +164,8 @@ impl Client {
     /// Returns when the holder has closed the connection, or says what nobody asked for.
     pub async fn closed(&self) {
         // Read, not only waited for: the socket is taken for readable until a read has found nothing.
-        let _ = self.socket.async_io(Interest::READABLE, || Ok(message::receive::<Answer>(&self.socket)?)).await;
+        let _ =
+            self.socket.async_io(Interest::READABLE, || Ok(message::receive::<Answer>(&self.socket)?)).await;
     }
 
     async fn ask(

@@ -21,7 +21,7 @@ use super::Place;
 use super::message::{self, Answer, Question, Received, VERSION};
 
 /// How often the holder looks whether its socket's file is still there.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// More sockets than this are refused.
 const MOST_SOCKETS: usize = 4096;

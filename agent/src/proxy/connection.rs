@@ -30,6 +30,9 @@ const REPLAYS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A timer that is later than this was held up.
+const LATE: Duration = Duration::from_millis(20);
+
 /// How long things may take.
 #[derive(Debug, Clone)]
 pub struct Timing {
@@ -180,6 +183,7 @@ impl<'a> Search<'a> {
 
     async fn connect(&mut self, lease: Lease) -> Option<(Lease, TcpStream)> {
         let limit = if self.failures == 0 { self.timing.first_connect } else { self.timing.connect };
+        let began = Instant::now();
         let error = match timeout(limit, TcpStream::connect(lease.address())).await {
             Ok(Ok(backend)) => {
                 self.connected_at = Instant::now();
@@ -189,7 +193,8 @@ impl<'a> Search<'a> {
             Err(_) => io::Error::from(io::ErrorKind::TimedOut),
         };
         tracing::debug!(task = %lease.task(), address = %lease.address(), %error, "backend not reached");
-        if !is_our_own(&error) {
+        // A time-out that itself came late says that this machine is busy, and nothing of the backend.
+        if !is_our_own(&error) && began.elapsed() < limit + LATE {
             lease.suspect();
         }
         self.tried.push(lease.task().clone());

@@ -149,3 +149,39 @@ fn is_exhausted(error: &io::Error) -> bool {
     let errors = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     errors.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(errno: Errno, host_ip: Option<&str>, owner: Option<&str>) -> String {
+        let place = Place { host_ip: host_ip.map(|address| address.parse().unwrap()), port: 80 };
+        reason(place, &io::Error::from_raw_os_error(errno.raw_os_error()), owner)
+    }
+
+    #[test]
+    fn every_reason_says_what_to_do() {
+        let in_use = said(Errno::ADDRINUSE, None, Some("process 8 (`nginx`)"));
+        assert_eq!(in_use, "port 80 is in use by process 8 (`nginx`): stop that, or publish another port");
+        assert!(said(Errno::ADDRINUSE, None, None).contains("another program"));
+        assert!(said(Errno::ACCESS, None, None).contains("CAP_NET_BIND_SERVICE"));
+        assert!(said(Errno::ADDRNOTAVAIL, Some("10.9.8.7"), None).contains("no address 10.9.8.7"));
+        assert!(said(Errno::NOMEM, None, None).starts_with("port 80 cannot be opened: "));
+    }
+
+    #[tokio::test]
+    async fn only_a_listener_on_the_right_port_is_adopted() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let place = |port| Place { host_ip: None, port };
+        let unbound = TcpSocket::new_v4().unwrap();
+        let unbound = std::os::fd::AsFd::as_fd(&unbound).try_clone_to_owned().unwrap();
+        assert!(adopt(place(0), unbound).is_err());
+        let copy = || OwnedFd::from(listener.try_clone().unwrap());
+        assert!(adopt(place(port.wrapping_add(1)), copy()).is_err());
+        let adopted = adopt(place(port), copy()).unwrap();
+        let connecting = tokio::net::TcpStream::connect(("127.0.0.1", port));
+        let (client, accepted) = tokio::join!(connecting, adopted.accept());
+        assert!(client.is_ok() && accepted.is_ok());
+    }
+}
