@@ -70,21 +70,25 @@ fn converse(connection: TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(60)))?;
     connection.set_nodelay(true)?;
     let mut requests = BufReader::new(connection.try_clone()?);
-    while let Some(target) = read_request(&mut requests)? {
+    while let Some((target, is_last)) = read_request(&mut requests)? {
         let (status, body) = answer(&target);
         let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
         let length = body.len();
         let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
         (&connection).write_all((head + &body).as_bytes())?;
+        if is_last {
+            break;
+        }
     }
     Ok(())
 }
 
-/// What the next request asks for, such as `/slow?ms=5`; `None` at the end.
-fn read_request(requests: &mut impl BufRead) -> io::Result<Option<String>> {
+/// What the next request asks for, such as `/slow?ms=5`, and whether it is the connection's last; `None` at the end.
+fn read_request(requests: &mut impl BufRead) -> io::Result<Option<(String, bool)>> {
     let mut first = String::new();
     requests.take(8192).read_line(&mut first)?;
     let Some(target) = first.split(' ').nth(1) else { return Ok(None) };
+    let mut is_last = first.trim_end().ends_with("HTTP/1.0");
     let mut body = 0;
     loop {
         let mut line = String::new();
@@ -96,9 +100,10 @@ fn read_request(requests: &mut impl BufRead) -> io::Result<Option<String>> {
         if let Some(length) = line.strip_prefix("content-length:") {
             body = length.trim().parse().unwrap_or(0);
         }
+        is_last |= line == "connection: close";
     }
     io::copy(&mut requests.take(body), &mut io::sink())?;
-    Ok(Some(target.to_owned()))
+    Ok(Some((target.to_owned(), is_last)))
 }
 
 fn answer(target: &str) -> (&'static str, String) {

@@ -45,17 +45,29 @@ pub(super) async fn converges(cluster: &mut Cluster) -> Result<()> {
     bail!("it does not converge:\n  {}", unsettled.join("\n  "))
 }
 
-/// What has converged does not move any more.
+/// What has converged does not move any more. A service whose new image crashes or never serves may still move: its
+/// newest task can look healthy for a moment, and then the older one goes.
 async fn stays(cluster: &mut Cluster) -> Result<()> {
-    let before: BTreeSet<TaskId> = tasks(cluster);
+    let before: BTreeSet<TaskId> = steady_tasks(cluster);
     cluster.pass(30_000).await;
-    let after = tasks(cluster);
+    let after = steady_tasks(cluster);
     ensure!(before == after, "a stable plan changes nothing:\n  {before:?}\n  {after:?}");
     Ok(())
 }
 
-fn tasks(cluster: &Cluster) -> BTreeSet<TaskId> {
-    cluster.state().map(|state| state.tasks.keys().cloned().collect()).unwrap_or_default()
+fn steady_tasks(cluster: &Cluster) -> BTreeSet<TaskId> {
+    let Some(state) = cluster.state() else { return BTreeSet::new() };
+    let is_steady = |project: &ProjectName, service: &ServiceName| {
+        let spec = state.projects.get(project).and_then(|stored| stored.spec.services.get(service));
+        spec.is_some_and(|service| can_serve(&service.container.image))
+    };
+    let steady = state.tasks.values().filter(|task| is_steady(&task.project, &task.service));
+    steady.map(|task| task.id.clone()).collect()
+}
+
+/// Whether an image gets where its service wants it.
+fn can_serve(image: &str) -> bool {
+    matches!(Behaviour::of(image), Behaviour::Good | Behaviour::Slow | Behaviour::Job)
 }
 
 async fn statuses(cluster: &Cluster) -> Result<Vec<ProjectStatus>> {
@@ -150,7 +162,7 @@ fn not_there_yet(cluster: &Cluster, project: &ProjectStatus) -> Vec<String> {
     };
     let mut missing = Vec::new();
     for service in &project.services {
-        let can = matches!(Behaviour::of(&service.image), Behaviour::Good | Behaviour::Slow | Behaviour::Job);
+        let can = can_serve(&service.image);
         let whole = matches!(service.state, ServiceState::Ready | ServiceState::Completed);
         if can && !whole && !waits(&service.name) {
             missing.push(format!(
