@@ -26,7 +26,7 @@ pub(crate) async fn server(
     connection: &Connection,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    log::init(&arguments.log, USUAL)?;
+    log::init(&arguments.log, USUAL, None)?;
     let clock = Clock::system();
     let stop = stop_when_asked(interrupt);
     let plane = orchestrator::Plane::new(&arguments.state_dir, &connection.socket, clock);
@@ -53,7 +53,7 @@ pub(crate) async fn agent(
     connection: &Connection,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    log::init(&arguments.log, USUAL)?;
+    log::init(&arguments.log, USUAL, None)?;
     let server = arguments.server.clone().unwrap_or_else(|| connection.socket.clone());
     let plan = NodePlan::new(arguments.state_dir.clone(), &arguments.node, Some(server))?;
     let node = plan.open(Clock::system()).await?;

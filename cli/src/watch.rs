@@ -103,7 +103,9 @@ pub(crate) async fn wait(context: &mut Context, wait: &Wait) -> Result<Ended, Fa
         latest: None,
         lost: false,
     };
-    watcher.run(&interrupt, Instant::now() + wait.timeout).await
+    let ended = watcher.run(&interrupt, Instant::now() + wait.timeout).await;
+    watcher.progress.finish(watcher.screen);
+    ended
 }
 
 // === impl Watcher ===

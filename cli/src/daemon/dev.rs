@@ -27,7 +27,7 @@ use tug_model::{Millis, NodeId, ProjectName};
 
 use super::node::{Node, NodePlan, engine_socket};
 use super::orchestrator::Plane;
-use crate::arguments::{DevArguments, Format};
+use crate::arguments::{DevArguments, Format, LogFormat};
 use crate::build;
 use crate::commands::{apply, logs, settle};
 use crate::context::{Context, Interrupt, Surroundings, guard};
@@ -42,6 +42,8 @@ use crate::watch::{Ended, Wait, repeat, wait};
 const USUAL: &str = "warn";
 /// How long the control plane may take to answer at the start.
 const START: Duration = Duration::from_secs(30);
+/// How long the node may take to join before the deployment begins all the same.
+const JOIN: Duration = Duration::from_secs(10);
 /// How long the end may take beyond the grace that the containers have.
 const END: Duration = Duration::from_secs(60);
 /// How often something is looked at that says nothing by itself.
@@ -59,7 +61,7 @@ struct House {
 
 /// Runs the project until the user has enough of it.
 pub(crate) async fn run(context: &mut Context, arguments: &DevArguments) -> Result<(), Failure> {
-    super::log::init(&arguments.log, USUAL)?;
+    super::log::init(&arguments.log, USUAL, Some(LogFormat::Text))?;
     let mut manifest = manifest::require(&arguments.manifest(), &context.surroundings, &mut context.screen)?;
     let docker = engine_socket(&arguments.engine.docker)?;
     let interrupt = context.interrupt.clone();
@@ -124,9 +126,7 @@ impl House {
         docker: PathBuf,
     ) -> Result<Self, Failure> {
         let socket = folder.join("tug.sock");
-        if folder.join("agent").exists() {
-            context.screen.note(&format!("taking over what an earlier `tug dev` of {project} left behind"));
-        }
+        let is_left = folder.join("agent").exists();
         let plane_stop = CancellationToken::new();
         let plane = Plane::new(&folder, &socket, context.clock);
         let mut plane = tokio::spawn(Box::pin(plane.serve(plane_stop.clone())));
@@ -136,6 +136,9 @@ impl House {
             ended = &mut plane => return Err(ended_early(ended)),
             cluster = answered(&context.client) => cluster?,
         };
+        if is_left {
+            context.screen.note(&format!("taking over what an earlier `tug dev` of {project} left behind"));
+        }
         let node = NodePlan {
             state_dir: folder.clone(),
             id: Some(node_id(project)?),
@@ -148,6 +151,7 @@ impl House {
         remove_orphans(context, runtime.as_ref(), &cluster).await?;
         let agent_stop = CancellationToken::new();
         let agent = tokio::spawn(Box::pin(agent.run(agent_stop.clone())));
+        joined(&context.client).await?;
         let shown = socket.display();
         context.screen.note(&paint(style::DIM, format_args!("elsewhere: tug --socket {shown} ps")));
         Ok(Self { folder, runtime, agent, agent_stop, plane, plane_stop })
@@ -238,6 +242,16 @@ async fn answered(client: &Client) -> Result<String, Failure> {
             Err(_) => sleep(LOOK).await,
         }
     }
+}
+
+/// Waits until the node has said what it is, so that the first plan can place something. A node whose Engine does not
+/// answer says nothing; the deployment then tells why it waits.
+async fn joined(client: &Client) -> Result<(), Failure> {
+    let deadline = Instant::now() + JOIN;
+    while Instant::now() < deadline && !client.nodes().await?.iter().any(|node| node.last_report.is_some()) {
+        sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 fn ended_early(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Failure {

@@ -11,9 +11,10 @@ use crate::arguments::{LogFormat, LogOptions};
 use crate::failure::{Failure, USAGE};
 use crate::render::Facts;
 
-/// Begins to log. `usual` is what is logged where the user did not say.
-pub(super) fn init(options: &LogOptions, usual: &str) -> Result<(), Failure> {
-    let text = options.filter.as_deref().unwrap_or(usual);
+/// Begins to log. `filter` and `format` are for where the user did not say; without a format, it is text on a terminal
+/// and JSON elsewhere.
+pub(super) fn init(options: &LogOptions, filter: &str, format: Option<LogFormat>) -> Result<(), Failure> {
+    let text = options.filter.as_deref().unwrap_or(filter);
     let filter = EnvFilter::try_new(text).map_err(|error| Failure {
         code: USAGE,
         ..Failure::caused(&format!("understand the log filter `{}`", text.escape_default()), &error)
@@ -21,7 +22,7 @@ pub(super) fn init(options: &LogOptions, usual: &str) -> Result<(), Failure> {
     })?;
     let usual = if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
     let registry = tracing_subscriber::registry().with(filter);
-    let installed = match options.log_format.unwrap_or(usual) {
+    let installed = match options.log_format.or(format).unwrap_or(usual) {
         LogFormat::Text => {
             let colours = Facts::of_process().stderr_colour;
             registry.with(layer().with_writer(io::stderr).with_ansi(colours)).try_init()

@@ -11,13 +11,17 @@ use super::style;
 pub(crate) fn line(event: &Event) -> String {
     let time = style::paint(style::DIM, seconds(event.at));
     let kind = style::paint(colour(event.kind), format_args!("{:<9}", event.kind.as_str()));
-    let whose = match (&event.project, &event.service) {
+    let whose = event.task.as_ref().map_or_else(|| whose(event), |task| format!("{task}  "));
+    format!("{time}  {kind}  {whose}{}", printable(&event.message))
+}
+
+fn whose(event: &Event) -> String {
+    match (&event.project, &event.service) {
         (Some(project), Some(service)) => format!("{project}/{service}  "),
         (Some(project), None) => format!("{project}  "),
         (None, Some(service)) => format!("{service}  "),
         (None, None) => event.node.as_ref().map(|node| format!("{node}  ")).unwrap_or_default(),
-    };
-    format!("{time}  {kind}  {whose}{}", printable(&event.message))
+    }
 }
 
 /// A point in time to the second.

@@ -94,19 +94,25 @@ impl Progress {
         }
     }
 
-    /// Leaves the last state standing.
-    pub(crate) fn finish(&mut self) {
-        if let Self::Live { bars, .. } = self {
-            for bar in bars.values() {
-                bar.abandon();
-            }
+    /// Leaves the last state standing, as ordinary lines.
+    pub(crate) fn finish(&mut self, screen: &mut Screen) {
+        let Self::Live { bars, .. } = self else { return };
+        let mut lines = Vec::new();
+        for bar in std::mem::take(bars).into_values() {
+            lines.push(format!("  {} {}", bar.prefix(), bar.message()));
+            bar.finish_and_clear();
+        }
+        for line in lines {
+            screen.note(line.trim_end());
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.finish();
+        if let Self::Live { bars, .. } = self {
+            bars.values().for_each(ProgressBar::finish_and_clear);
+        }
     }
 }
 

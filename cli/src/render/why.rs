@@ -125,7 +125,7 @@ mod tests {
           - web.2 keeps failing
           - web.2 stays on n1
         events
-          2026-01-01T00:00:00Z  failed     web  exited with code 1
+          2026-01-01T00:00:00Z  failed     shop.web.2.7  exited with code 1
         ");
     }
 }
