@@ -113,7 +113,7 @@ const MORE: Duration = Duration::from_secs(5);
 
 impl Control {
     /// The loop, standing still. The histories are those of the ledger.
-    pub(crate) fn new(parts: Parts) -> Result<Self, crate::ledger::Error> {
+    pub(crate) fn new(parts: Parts) -> Result<Self, crate::ledger::LedgerError> {
         let histories = parts.ledger.histories()?;
         let memory = Memory { histories: histories.clone(), ..Memory::default() };
         let (notes_sender, notes) = mpsc::unbounded_channel();

@@ -81,6 +81,7 @@ impl History {
                 }
                 vanished
             }
+            // Neither the beginning of a run nor its end.
             Some(State::Created | State::Paused | State::Restarting | State::Dead | State::Removing) => false,
         }
     }
@@ -88,10 +89,9 @@ impl History {
     /// What follows now; a task that never ran is started.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
         match &self.ended {
-            None => Verdict::Start,
             Some(End { again_at: None, .. }) => Verdict::Over,
             Some(End { again_at: Some(at), .. }) if *at > now => Verdict::Wait(*at),
-            Some(End { again_at: Some(_), .. }) => Verdict::Start,
+            Some(End { again_at: Some(_), .. }) | None => Verdict::Start,
         }
     }
 
