@@ -60,4 +60,4 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

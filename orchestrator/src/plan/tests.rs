@@ -5,6 +5,7 @@ mod depending;
 mod draining;
 pub(crate) mod draw;
 mod fleet;
+mod large;
 mod looking;
 mod placing;
 mod ports;

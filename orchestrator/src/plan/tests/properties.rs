@@ -173,7 +173,7 @@ fn serving(world: &World) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Safety through every interleaving, and afterwards progress: when everybody behaves, it converges in a bounded
     /// number of rounds, to what is wanted; and then nothing is decided any more.
