@@ -42,7 +42,7 @@ pub struct View {
 
 /// Decides what shall change in `world`, and says what stands against the rest.
 ///
-/// In debug builds every plan is checked against the invariants of [`check`].
+/// In debug builds every plan is checked against the invariants of [`check()`].
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut pass = Pass::new(world, now);
     let services = Rc::clone(&pass.services);

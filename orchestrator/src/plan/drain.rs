@@ -40,7 +40,9 @@ pub(super) fn advance(pass: &mut Pass<'_>) {
         match seen.task.desired {
             Desired::Run => {}
             Desired::Drain { since, at } => {
-                let drained = drained(pass, seen, slowest.is_none_or(|acked| acked >= since), at);
+                // What its own node says about connections counts from when it has followed that commit.
+                let acked = slowest.is_none_or(|acked| acked >= since) && seen.follows >= since;
+                let drained = drained(pass, seen, acked, at);
                 match drained {
                     Ok(why) => pass.decide(Change::Stop(seen.task.id.clone()), why),
                     Err(wake_at) => pass.wake_at(wake_at),
@@ -101,7 +103,7 @@ fn has_gone(world: &World, seen: Seen<'_>, since: Revision) -> bool {
     }
     let Some(observed) = world.observed.nodes.get(&seen.task.node) else { return false };
     let Some(report) = &observed.report else { return false };
-    let follows = observed.acked >= since && report.following.generation >= since;
+    let follows = observed.acked >= since && seen.follows >= since;
     // A node that is not connected may still have said that it has gone.
     let listed = || report.tasks.iter().any(|task| task.id == seen.task.id);
     follows && if seen.node == Presence::Connected { seen.report.is_none() } else { !listed() }

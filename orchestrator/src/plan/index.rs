@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
-use tug_model::quantity::Slot;
+use tug_model::quantity::{Revision, Slot};
 use tug_model::report::{Phase, TaskReport};
 use tug_model::task::{Desired, Task, TemplateHash};
 
@@ -28,6 +28,8 @@ pub(super) struct Seen<'w> {
     pub(super) report: Option<&'w TaskReport>,
     /// Whether its node is there.
     pub(super) node: Presence,
+    /// The revision whose assignment the node followed when it said that.
+    pub(super) follows: Revision,
 }
 
 /// Whether a node is there.
@@ -70,6 +72,7 @@ pub(super) struct SlotTasks<'w> {
 /// What one node says.
 struct NodeReport<'w> {
     presence: Presence,
+    follows: Revision,
     /// While it is connected: what it said before is not believed.
     tasks: BTreeMap<&'w TaskId, &'w TaskReport>,
 }
@@ -84,7 +87,9 @@ impl<'w> Index<'w> {
         for task in world.tasks.values() {
             let node = reports.get(&task.node);
             let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
-            let seen = Seen { task, report, node: node.map_or(Presence::Awaited, |node| node.presence) };
+            let presence = node.map_or(Presence::Awaited, |node| node.presence);
+            let follows = node.map_or(Revision(0), |node| node.follows);
+            let seen = Seen { task, report, node: presence, follows };
             services.entry((&task.project, &task.service)).or_default().push(seen);
         }
         for tasks in services.values_mut() {
@@ -135,7 +140,8 @@ impl<'w> NodeReport<'w> {
         };
         let believed = observed.report.as_ref().filter(|_| observed.connected);
         let tasks = believed.map(|report| report.tasks.iter().map(|task| (&task.id, task)).collect());
-        Self { presence, tasks: tasks.unwrap_or_default() }
+        let follows = observed.report.as_ref().map(|report| report.following.generation);
+        Self { presence, follows: follows.unwrap_or_default(), tasks: tasks.unwrap_or_default() }
     }
 }
 

@@ -265,3 +265,17 @@ fn a_stopped_task_of_a_lost_node_is_kept() {
         ",
     );
 }
+
+#[test]
+fn an_older_count_of_connections_is_not_believed() {
+    check(
+        "
+        node n1 follows=8
+        service shop/web x0 port=8080:80
+        task shop.web.1.5 n1 v1 healthy drain=9@99000
+        ",
+        "
+        look again at 139000
+        ",
+    );
+}

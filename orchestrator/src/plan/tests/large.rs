@@ -6,13 +6,14 @@ use super::fleet::Fleet;
 use crate::plan::{Change, View, status};
 
 fn nodes() -> String {
-    (1..=20).map(|number| format!("node n{number} mem=1000000\n")).collect()
+    let lines: Vec<String> = (1..=20).map(|number| format!("node n{number} mem=1000000\n")).collect();
+    lines.concat()
 }
 
 #[test]
 fn a_hundred_services_of_a_hundred_replicas() {
-    let services: String =
-        (0..100).map(|n| format!("service shop/s{n} x100 port={}:80 mem=1\n", 8000 + n)).collect();
+    let service = |n| format!("service shop/s{n} x100 port={}:80 mem=1\n", 8000 + n);
+    let services = (0..100).map(service).collect::<Vec<String>>().concat();
     let mut fleet = Fleet::new(draw(&(nodes() + &services)));
     for node in fleet.nodes() {
         fleet.report(&node);
