@@ -241,14 +241,17 @@ impl Control {
                     let found = self.sight.found().iter().find(|found| found.id == event.container);
                     // What we stop ourselves is no news.
                     let expected = found.is_none_or(|found| self.jobs.is_busy(&found.identity.task));
-                    self.sight.ended(event.container);
+                    self.sight.ended(&event.container, self.clock.now());
                     if expected { self.pulse.look_soon() } else { self.pulse.look_now() }
+                }
+                EventKind::Unpaused => {
+                    self.sight.goes_on(&event.container);
+                    self.pulse.look_soon();
                 }
                 EventKind::Created
                 | EventKind::Started
                 | EventKind::OutOfMemory
                 | EventKind::Health
-                | EventKind::Unpaused
                 | EventKind::Renamed => self.pulse.look_soon(),
             },
         }
@@ -324,7 +327,10 @@ impl Control {
                 if let Some(networks) = seen.networks {
                     self.memory.networks = networks;
                 }
-                self.sight.take(look.number, seen.containers);
+                self.sight.take(look.number, seen.containers, now);
+                if self.sight.is_behind() {
+                    self.pulse.look_shortly();
+                }
                 self.belong();
                 self.observe(now);
             }

@@ -61,6 +61,11 @@ impl Pulse {
         self.due = self.due.min(Instant::now().max(self.ended_at + self.spacing));
     }
 
+    /// The list does not yet show something that is known to have happened.
+    pub(super) fn look_shortly(&mut self) {
+        self.due = self.due.min(Instant::now() + LEAST_SPACING);
+    }
+
     /// When to look next; `None` while a look is under way.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.under_way).then_some(self.due)

@@ -2,13 +2,14 @@
 //!
 //! A list says how things stood when it was asked for. A task that was worked on after that is kept as it was seen
 //! before, and nothing is decided about it until a list has come that was asked for later. So a list never undoes
-//! what the agent just did.
+//! what the agent just did. The engine tells of a death before its list knows: a container of which an event says that
+//! it ended does not serve, whatever a list says, until that shows another run, or for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tug_model::TaskId;
+use tug_model::{Millis, TaskId, Timestamp};
 
-use crate::runtime::{ContainerId, Found};
+use crate::runtime::{ContainerId, Found, State};
 
 /// The containers of the node.
 #[derive(Debug, Default)]
@@ -20,9 +21,21 @@ pub(super) struct Sight {
     listed: u64,
     /// Tasks that were worked on, with the number of the newest list asked for at that time.
     worked_on: BTreeMap<TaskId, u64>,
-    /// Containers that an event says have ended, with the same.
-    ended: BTreeMap<ContainerId, u64>,
+    /// Running containers that an event says have ended.
+    ended: BTreeMap<ContainerId, Ended>,
 }
+
+/// A run that has ended, by an event.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    started_at: Timestamp,
+    /// When the event came.
+    at: Timestamp,
+}
+
+/// For so long an event is believed rather than the list. The engine takes down a network and a file system between
+/// the two.
+const BELIEVED: Millis = Millis::from_secs(5);
 
 // === impl Sight ===
 
@@ -34,7 +47,7 @@ impl Sight {
     }
 
     /// A list has come.
-    pub(super) fn take(&mut self, number: u64, list: Vec<Found>) {
+    pub(super) fn take(&mut self, number: u64, list: Vec<Found>, now: Timestamp) {
         let is_settled = |worked_on: &BTreeMap<TaskId, u64>, task: &TaskId| {
             worked_on.get(task).is_none_or(|asked| number > *asked)
         };
@@ -45,7 +58,13 @@ impl Sight {
         self.found.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         self.listed = number;
         self.worked_on.retain(|_, asked| *asked >= number);
-        self.ended.retain(|_, asked| *asked >= number);
+        let found = &self.found;
+        self.ended.retain(|container, ended| {
+            let still = found
+                .iter()
+                .any(|found| found.id == *container && started_at(found) == Some(ended.started_at));
+            still && now.since(ended.at) < BELIEVED
+        });
     }
 
     /// An operation on `task` has ended, and has removed these containers.
@@ -55,8 +74,21 @@ impl Sight {
     }
 
     /// An event says that the process of `container` has ended or is frozen.
-    pub(super) fn ended(&mut self, container: ContainerId) {
-        self.ended.insert(container, self.asked);
+    pub(super) fn ended(&mut self, container: &ContainerId, now: Timestamp) {
+        let found = self.found.iter().find(|found| found.id == *container);
+        if let Some(started_at) = found.and_then(started_at) {
+            self.ended.insert(container.clone(), Ended { started_at, at: now });
+        }
+    }
+
+    /// An event says that `container` goes on.
+    pub(super) fn goes_on(&mut self, container: &ContainerId) {
+        self.ended.remove(container);
+    }
+
+    /// Whether a list has yet to show what an event told.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Every container with this node's label.
@@ -74,8 +106,20 @@ impl Sight {
         !self.worked_on.contains_key(task)
     }
 
-    /// Whether an event says that `container` no longer serves, and no list has come since.
+    /// Whether an event says that `container` no longer serves.
     pub(super) fn has_ended(&self, container: &ContainerId) -> bool {
         self.ended.contains_key(container)
+    }
+}
+
+fn started_at(found: &Found) -> Option<Timestamp> {
+    match found.state {
+        State::Running { started_at } => Some(started_at),
+        State::Created
+        | State::Paused
+        | State::Restarting
+        | State::Exited { .. }
+        | State::Dead
+        | State::Removing => None,
     }
 }

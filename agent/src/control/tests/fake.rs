@@ -55,10 +55,14 @@ struct Inner {
 #[derive(Debug)]
 struct Container {
     found: Found,
+    /// What the list still shows of it, up to then.
+    shown: Option<(Found, tokio::time::Instant)>,
     behaviour: Behaviour,
     runs: u64,
 }
 
+/// The engine tells of a death so long before its list does.
+const LAG: Duration = Duration::from_millis(100);
 /// What starting a container takes.
 const START: Duration = Duration::from_millis(300);
 
@@ -89,12 +93,22 @@ impl Engine {
 
     /// Puts a container there, as if it had been made before.
     pub(super) fn put(&self, found: Found) {
-        let container = Container { found, behaviour: Behaviour::default(), runs: 0 };
+        let container = Container { found, shown: None, behaviour: Behaviour::default(), runs: 0 };
         self.lock().containers.insert(container.found.id.clone(), container);
     }
 
     pub(super) fn containers(&self) -> Vec<Found> {
         self.lock().containers.values().map(|container| container.found.clone()).collect()
+    }
+
+    fn listed(&self) -> Vec<Found> {
+        let now = tokio::time::Instant::now();
+        let inner = self.lock();
+        let shown = inner.containers.values().map(|container| match &container.shown {
+            Some((found, until)) if *until > now => found.clone(),
+            Some(_) | None => container.found.clone(),
+        });
+        shown.collect()
     }
 
     pub(super) fn networks_there(&self) -> usize {
@@ -203,6 +217,7 @@ impl Inner {
         if !matches!(container.found.state, State::Running { .. } | State::Paused) {
             return;
         }
+        container.shown = Some((container.found.clone(), tokio::time::Instant::now() + LAG));
         container.found.state = State::Exited { code, out_of_memory: false, finished_at: now };
         container.found.addresses.clear();
         self.tell(id, EventKind::Died);
@@ -233,7 +248,7 @@ impl Runtime for Engine {
         Box::pin(async {
             self.check_up(Operation::List)?;
             tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok(self.containers())
+            Ok(self.listed())
         })
     }
 
@@ -270,7 +285,7 @@ impl Runtime for Engine {
                 addresses: BTreeMap::new(),
             };
             let behaviour = inner.images.get(&request.template.container.image).copied().unwrap_or_default();
-            inner.containers.insert(id.clone(), Container { found, behaviour, runs: 0 });
+            inner.containers.insert(id.clone(), Container { found, shown: None, behaviour, runs: 0 });
             inner.tell(&id, EventKind::Created);
             Ok(id)
         })
