@@ -5,17 +5,20 @@
 
 pub(crate) mod judge;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
-use tug_api::Code;
 use tug_api::client::{CallError, Client, WatchQuery};
 use tug_api::user::{Accepted, WatchItem};
+use tug_api::{Clock, Code};
+use tug_model::spec::Project;
+use tug_model::spec::service::Service;
 use tug_model::status::ProjectStatus;
-use tug_model::{ProjectName, Revision};
+use tug_model::{ProjectName, Revision, ServiceName};
 
-use self::judge::{Goal, Judge, Verdict};
+use self::judge::{Goal, Judge, Settled, Verdict};
 use crate::context::{Context, Interrupt};
 use crate::failure::Failure;
 use crate::render::Screen;
@@ -67,6 +70,7 @@ enum Broken {
 
 struct Watcher<'a> {
     client: &'a Client,
+    clock: Clock,
     wait: &'a Wait,
     screen: &'a mut Screen,
     progress: Progress,
@@ -82,7 +86,7 @@ impl Wait {
     /// Waits until `accepted`, a change of `project`, has taken effect.
     pub(crate) fn for_change(project: &ProjectName, accepted: &Accepted, timeout: Duration) -> Self {
         let goal = match accepted.number {
-            Some(number) => Goal::Settled { number, services: None },
+            Some(number) => Goal::Settled(Settled { number, ..Settled::default() }),
             None => Goal::Gone,
         };
         Self { project: project.clone(), since: accepted.revision, goal, timeout }
@@ -91,10 +95,17 @@ impl Wait {
 
 /// Waits, showing progress.
 pub(crate) async fn wait(context: &mut Context, wait: &Wait) -> Result<Ended, Failure> {
+    let wait = &mut wait.clone();
+    if let Goal::Settled(wanted) = &mut wait.goal
+        && let Ok(stored) = context.client.project(&wait.project).await
+    {
+        wanted.unprobed = unprobed(&stored.spec);
+    }
     let interrupt = context.interrupt.clone();
     let progress = Progress::new(context.screen.facts);
     let mut watcher = Watcher {
         client: &context.client,
+        clock: context.clock,
         wait,
         screen: &mut context.screen,
         progress,
@@ -106,6 +117,13 @@ pub(crate) async fn wait(context: &mut Context, wait: &Wait) -> Result<Ended, Fa
     let ended = watcher.run(&interrupt, Instant::now() + wait.timeout).await;
     watcher.progress.finish(watcher.screen);
     ended
+}
+
+/// The services of which only a running process says that they serve. What an image brings along is not known here.
+fn unprobed(project: &Project) -> BTreeSet<ServiceName> {
+    let is_probed =
+        |service: &Service| service.effective_probe().is_some() || service.container.healthcheck.is_some();
+    project.services.iter().filter(|(_, service)| !is_probed(service)).map(|(name, _)| name.clone()).collect()
 }
 
 // === impl Watcher ===
@@ -194,7 +212,7 @@ impl Watcher<'_> {
     }
 
     fn see(&mut self, status: ProjectStatus) -> Option<Ended> {
-        let verdict = self.judge.see(&status, Instant::now());
+        let verdict = self.judge.see(&status, Instant::now(), self.clock.now());
         self.progress.show(&status, self.screen);
         match verdict {
             Verdict::Wait => {

@@ -35,8 +35,8 @@ pub(crate) async fn settle(
         return Ok(());
     }
     let mut wanted = Wait::for_change(project, accepted, waiting.timeout);
-    if let Goal::Settled { services: of, .. } = &mut wanted.goal {
-        *of = services;
+    if let Goal::Settled(settled) = &mut wanted.goal {
+        settled.services = services;
     }
     let removal = wanted.goal == Goal::Gone;
     match wait(context, &wanted).await? {

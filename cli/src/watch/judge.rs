@@ -4,26 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tug_model::ServiceName;
 use tug_model::report::Phase;
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus};
+use tug_model::{Millis, ServiceName, Timestamp};
 
 /// How long a service may keep failing before the waiting is given up: what waits for a database that is still
 /// starting recovers within it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a process must have run before it is believed, where nothing asks it whether it serves: what dies at once
+/// counts as healthy until it does.
+pub(crate) const STEADY: Millis = Millis::from_secs(2);
+
 /// What shall be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// This version of the project, or a later one, is in place and healthy.
-    Settled {
-        /// The version.
-        number: u64,
-        /// Only these services matter; `None`: all of them.
-        services: Option<BTreeSet<ServiceName>>,
-    },
+    /// A version of the project is in place and healthy.
+    Settled(Settled),
     /// The project is gone, its last container too.
     Gone,
+}
+
+/// What it takes to be settled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Settled {
+    /// The version, or a later one.
+    pub(crate) number: u64,
+    /// Only these services matter; `None`: all of them.
+    pub(crate) services: Option<BTreeSet<ServiceName>>,
+    /// Those of them that nothing probes: they must have run for [`STEADY`].
+    pub(crate) unprobed: BTreeSet<ServiceName>,
 }
 
 /// What a status means for the goal.
@@ -41,7 +51,9 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Judge {
     goal: Goal,
+    /// Since when each service has failed without having been well in between.
     failing_since: BTreeMap<ServiceName, Instant>,
+    wake_at: Option<Instant>,
 }
 
 // === impl Judge ===
@@ -49,46 +61,84 @@ pub(crate) struct Judge {
 impl Judge {
     /// A judge who has seen nothing yet.
     pub(crate) fn new(goal: Goal) -> Self {
-        Self { goal, failing_since: BTreeMap::new() }
+        Self { goal, failing_since: BTreeMap::new(), wake_at: None }
     }
 
-    /// What `status`, seen `now`, means.
-    pub(crate) fn see(&mut self, status: &ProjectStatus, now: Instant) -> Verdict {
-        let Goal::Settled { number, services } = &self.goal else { return Verdict::Wait };
-        if status.number.is_none_or(|seen| seen < *number) {
+    /// What `status` means, seen at the instant `now`, which is the time of day `today`.
+    pub(crate) fn see(&mut self, status: &ProjectStatus, now: Instant, today: Timestamp) -> Verdict {
+        self.wake_at = None;
+        let Goal::Settled(wanted) = &self.goal else { return Verdict::Wait };
+        if status.number.is_none_or(|seen| seen < wanted.number) {
             self.failing_since.clear();
             return Verdict::Wait;
         }
-        let matters =
-            |service: &&ServiceStatus| services.as_ref().is_none_or(|of| of.contains(&service.name));
-        let is_there =
-            |service: &ServiceStatus| matches!(service.state, ServiceState::Ready | ServiceState::Completed);
-        let reached = match services {
-            None => status.settled,
-            Some(_) => status.services.iter().filter(matters).all(is_there),
-        };
-        if reached {
-            return Verdict::Reached;
+        if wanted.is_reached(status) {
+            let missing = wanted.unsteady_for(status, today);
+            if missing == Millis(0) {
+                return Verdict::Reached;
+            }
+            self.wake_at = Some(now + missing.duration());
+            return Verdict::Wait;
         }
-        let failing: BTreeMap<ServiceName, Instant> = status
-            .services
-            .iter()
-            .filter(matters)
-            .filter(|service| service.state == ServiceState::Failing)
-            .map(|service| {
-                let since = self.failing_since.get(&service.name).copied().unwrap_or(now);
-                (service.name.clone(), since)
+        let services = || status.services.iter().filter(|service| wanted.matters(service));
+        self.failing_since = services()
+            .filter(|service| !is_there(service))
+            .filter_map(|service| {
+                let before = self.failing_since.get(&service.name).copied();
+                let since = before.or_else(|| (service.state == ServiceState::Failing).then_some(now))?;
+                Some((service.name.clone(), since))
             })
             .collect();
-        self.failing_since = failing;
-        let over = status.services.iter().filter(matters).any(is_over);
-        if over || self.wake_at().is_some_and(|wake| wake <= now) { Verdict::Failed } else { Verdict::Wait }
+        let failing = services().filter(|service| service.state == ServiceState::Failing);
+        let gives_up_at = failing
+            .filter_map(|service| self.failing_since.get(&service.name))
+            .min()
+            .map(|since| *since + PATIENCE);
+        if services().any(is_over) || gives_up_at.is_some_and(|at| at <= now) {
+            return Verdict::Failed;
+        }
+        self.wake_at = gives_up_at;
+        Verdict::Wait
     }
 
-    /// When the same status would mean something else.
+    /// When the status that was seen last would mean something else.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.failing_since.values().min().map(|since| *since + PATIENCE)
+        self.wake_at
     }
+}
+
+// === impl Settled ===
+
+impl Settled {
+    fn matters(&self, service: &ServiceStatus) -> bool {
+        self.services.as_ref().is_none_or(|of| of.contains(&service.name))
+    }
+
+    fn is_reached(&self, status: &ProjectStatus) -> bool {
+        match self.services {
+            None => status.settled,
+            Some(_) => status.services.iter().filter(|service| self.matters(service)).all(is_there),
+        }
+    }
+
+    /// How long it takes until the youngest process that nothing probes has run for long enough.
+    fn unsteady_for(&self, status: &ProjectStatus, today: Timestamp) -> Millis {
+        let unprobed = |service: &&ServiceStatus| {
+            service.state == ServiceState::Ready
+                && self.matters(service)
+                && self.unprobed.contains(&service.name)
+        };
+        let tasks = status.services.iter().filter(unprobed).flat_map(|service| &service.tasks);
+        let missing = tasks.filter_map(|task| {
+            let ran = today.since(task.since?);
+            Some(Millis(STEADY.0.saturating_sub(ran.0)))
+        });
+        missing.max().unwrap_or_default()
+    }
+}
+
+fn is_there(service: &ServiceStatus) -> bool {
+    matches!(service.state, ServiceState::Ready | ServiceState::Completed)
 }
 
 /// Whether a task of the newest template ended with an error and is not started again.
@@ -108,7 +158,11 @@ mod tests {
     use crate::sample;
 
     fn settled(number: u64) -> Judge {
-        Judge::new(Goal::Settled { number, services: None })
+        Judge::new(Goal::Settled(Settled { number, ..Settled::default() }))
+    }
+
+    fn see(judge: &mut Judge, status: &ProjectStatus, now: Instant) -> Verdict {
+        judge.see(status, now, sample::NOW)
     }
 
     fn crashing() -> ProjectStatus {
@@ -121,30 +175,49 @@ mod tests {
         let now = Instant::now();
         let mut status = sample::project("shop", &["web"]);
         let mut judge = settled(2);
-        assert_eq!(judge.see(&status, now), Verdict::Wait);
+        assert_eq!(see(&mut judge, &status, now), Verdict::Wait);
         status.number = Some(2);
-        assert_eq!(judge.see(&status, now), Verdict::Reached);
+        assert_eq!(see(&mut judge, &status, now), Verdict::Reached);
         status.number = Some(3);
-        assert_eq!(settled(2).see(&status, now), Verdict::Reached, "somebody applied a newer one");
+        assert_eq!(see(&mut settled(2), &status, now), Verdict::Reached, "somebody applied a newer one");
         status.number = None;
-        assert_eq!(settled(2).see(&status, now), Verdict::Wait, "it is being removed");
+        assert_eq!(see(&mut settled(2), &status, now), Verdict::Wait, "it is being removed");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_crash_may_pass_but_a_crash_loop_fails() {
         let start = Instant::now();
         let mut judge = settled(1);
-        assert_eq!(judge.see(&crashing(), start), Verdict::Wait);
+        assert_eq!(see(&mut judge, &crashing(), start), Verdict::Wait);
         assert_eq!(judge.wake_at(), Some(start + PATIENCE));
-        assert_eq!(judge.see(&crashing(), start + PATIENCE / 2), Verdict::Wait);
+        assert_eq!(see(&mut judge, &crashing(), start + PATIENCE / 2), Verdict::Wait);
 
         let mut starting = crashing();
         starting.services[0].state = ServiceState::Progressing;
-        assert_eq!(judge.see(&starting, start + PATIENCE / 2), Verdict::Wait);
-        assert_eq!(judge.wake_at(), None, "it recovered in between");
+        assert_eq!(see(&mut judge, &starting, start + PATIENCE), Verdict::Wait, "it is tried again");
+        assert_eq!(judge.wake_at(), None);
+        assert_eq!(see(&mut judge, &crashing(), start + PATIENCE), Verdict::Failed, "it was never well");
 
-        assert_eq!(judge.see(&crashing(), start + PATIENCE), Verdict::Wait);
-        assert_eq!(judge.see(&crashing(), start + PATIENCE * 2), Verdict::Failed);
+        let mut judge = settled(1);
+        assert_eq!(see(&mut judge, &crashing(), start), Verdict::Wait);
+        let mut other_half = crashing();
+        other_half.services[0].state = ServiceState::Ready;
+        assert_eq!(see(&mut judge, &other_half, start + PATIENCE), Verdict::Wait);
+        assert_eq!(see(&mut judge, &crashing(), start + PATIENCE), Verdict::Wait, "it was well in between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_probes_must_have_run_for_a_while() {
+        let now = Instant::now();
+        let mut status = sample::project("shop", &["db", "web"]);
+        status.services[1].tasks[0].since = Some(Timestamp(sample::NOW.0 - 500));
+        assert_eq!(see(&mut settled(1), &status, now), Verdict::Reached, "a probe has said that it serves");
+        let unprobed = BTreeSet::from(["db", "web"].map(|name| ServiceName::parse(name).unwrap()));
+        let mut judge = Judge::new(Goal::Settled(Settled { number: 1, unprobed, ..Settled::default() }));
+        assert_eq!(see(&mut judge, &status, now), Verdict::Wait);
+        assert_eq!(judge.wake_at(), Some(now + Duration::from_millis(1500)));
+        let later = Timestamp(sample::NOW.0 + 1500);
+        assert_eq!(judge.see(&status, now + Duration::from_millis(1500), later), Verdict::Reached);
     }
 
     #[tokio::test(start_paused = true)]
@@ -153,25 +226,25 @@ mod tests {
         let mut web = sample::service("web", &[Phase::Exited { exit }]);
         web.state = ServiceState::Failing;
         let status = sample::project_of("shop", vec![web]);
-        assert_eq!(settled(1).see(&status, Instant::now()), Verdict::Failed);
+        assert_eq!(see(&mut settled(1), &status, Instant::now()), Verdict::Failed);
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_services_that_were_asked_for_matter() {
         let only = |name: &str| {
-            let services = BTreeSet::from([ServiceName::parse(name).unwrap()]);
-            Judge::new(Goal::Settled { number: 1, services: Some(services) })
+            let services = Some(BTreeSet::from([ServiceName::parse(name).unwrap()]));
+            Judge::new(Goal::Settled(Settled { number: 1, services, ..Settled::default() }))
         };
-        assert_eq!(only("db").see(&crashing(), Instant::now()), Verdict::Reached);
+        assert_eq!(see(&mut only("db"), &crashing(), Instant::now()), Verdict::Reached);
         let mut web = only("web");
-        assert_eq!(web.see(&crashing(), Instant::now()), Verdict::Wait);
+        assert_eq!(see(&mut web, &crashing(), Instant::now()), Verdict::Wait);
         assert!(web.wake_at().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_but_its_end_satisfies_a_removal() {
         let mut judge = Judge::new(Goal::Gone);
-        assert_eq!(judge.see(&crashing(), Instant::now()), Verdict::Wait);
+        assert_eq!(see(&mut judge, &crashing(), Instant::now()), Verdict::Wait);
         assert_eq!(judge.wake_at(), None);
     }
 }

@@ -57,6 +57,9 @@ impl Server {
                 None => refusal(&ApiError::not_found("such project")),
             };
         }
+        if uri.starts_with("/v1/projects/") {
+            return refusal(&ApiError::not_found("stored project"));
+        }
         self.asked.lock().unwrap().push(uri);
         let mut streams = self.streams.lock().unwrap();
         if streams.is_empty() {
@@ -93,7 +96,7 @@ fn deployment() -> Wait {
     Wait {
         project: ProjectName::parse("shop").unwrap(),
         since: Revision(7),
-        goal: Goal::Settled { number: 1, services: None },
+        goal: Goal::Settled(Settled { number: 1, ..Settled::default() }),
         timeout: Duration::from_secs(300),
     }
 }
