@@ -107,6 +107,8 @@ enum StepError {
         "image `{0}` was built on another machine and is not on this node: apply the project again from here"
     )]
     NotBuilt(String),
+    #[error("network `{0}` is still in use")]
+    NetworkInUse(String),
     #[error("task `{0}` is no longer assigned")]
     Forgotten(TaskId),
 }
@@ -191,7 +193,10 @@ async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made
             Some(Made::Resource(step.key(), Ensured::Volume(volume.clone())))
         }
         Step::RemoveNetwork { engine_name } => {
-            runtime.remove_network(engine_name).await?.then(|| Made::Nothing(step.key()))
+            if !runtime.remove_network(engine_name).await? {
+                return Err(StepError::NetworkInUse(engine_name.clone()));
+            }
+            Some(Made::Nothing(step.key()))
         }
         Step::Create { .. }
         | Step::Start { .. }

@@ -381,8 +381,15 @@ impl Runtime for Engine {
 
     fn remove_network<'a>(&'a self, engine_name: &'a str) -> Answer<'a, bool> {
         Box::pin(async move {
-            self.lock().networks.retain(|network| network.engine_name != engine_name);
-            Ok(true)
+            self.note(format!("remove network {engine_name}"));
+            let mut inner = self.lock();
+            // A container of somebody else is on it.
+            let in_use =
+                inner.containers.values().any(|container| container.found.identity.cluster != "home");
+            if !in_use {
+                inner.networks.retain(|network| network.engine_name != engine_name);
+            }
+            Ok(!in_use)
         })
     }
 

@@ -1,0 +1,98 @@
+//! The engine away, slow or without an image; and that the same story is told the same way.
+
+use tug_model::report::Engine as EngineReport;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_engine_is_told_and_its_tasks_are_as_last_seen() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    agent.assign(&told(1, &template(), &[1, 2])).await;
+    agent.until_healthy(2).await;
+    machine.engine.is_down(true);
+    let report = agent.until("down", |report| matches!(report.engine, EngineReport::Down { .. })).await;
+    let EngineReport::Down { reason, .. } = &report.engine else { panic!() };
+    assert!(reason.contains("no Docker Engine there"), "{reason}");
+    assert!(report.tasks.len() == 2 && report.tasks.iter().all(|task| task.phase.is_healthy()));
+    let log = machine.engine.log().len();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(machine.engine.log().len(), log);
+    machine.engine.somebody_kills("shop.web.1.1");
+    machine.engine.is_down(false);
+    agent.until("up", |report| report.engine == EngineReport::Up).await;
+    agent.until_healthy(2).await;
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_before_its_engine_reports_what_it_was_told() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    agent.assign(&assignment(1, &template(), &[(1, Desired::Run), (2, stop())])).await;
+    agent.until_healthy(1).await;
+    agent.end().await;
+    machine.engine.is_down(true);
+    let agent = machine.agent().await;
+    let report = agent.until("a report", |_| true).await;
+    assert!(matches!(report.engine, EngineReport::Down { .. }));
+    assert_eq!(report.tasks.len(), 2, "silence would mean that they are gone");
+    machine.engine.is_down(false);
+    agent.until_healthy(1).await;
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_is_pulled_once_and_a_failed_pull_says_why_and_waits() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    let mut other = template();
+    other.container.image = "other:1".to_owned();
+    agent.assign(&told(1, &other, &[1, 2, 3])).await;
+    agent
+        .until("pulling", |report| {
+            report.tasks.iter().all(|t| t.phase == Phase::Pulling { progress: "half".to_owned() })
+                && report.tasks.len() == 3
+        })
+        .await;
+    agent.until_healthy(3).await;
+    assert_eq!(machine.engine.log_of("pull").len(), 1);
+
+    other.container.image = "missing:1".to_owned();
+    agent.assign(&told(2, &other, &[4, 5])).await;
+    let report = agent
+        .until("refused", |report| {
+            matches!(
+                report.tasks.first().map(|t| &t.phase),
+                Some(Phase::Waiting { failure: Failure::Refused { .. }, .. })
+            )
+        })
+        .await;
+    let shown = report.tasks[0].phase.to_string();
+    assert!(shown.starts_with("pull image `missing:1`: no such tag, next try in "), "{shown}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let pulls = machine.engine.log_of("pull missing").len();
+    assert!((3..=4).contains(&pulls), "at 0, about 12 and about 34 s: {pulls}");
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_story_is_told_the_same_way() {
+    let mut stories = Vec::new();
+    for _ in 0..2 {
+        let machine = Machine::new();
+        machine.engine.has_image(
+            "web:1",
+            Behaviour { crashes: Some((Duration::from_secs(12), 1)), ..Behaviour::default() },
+        );
+        let agent = machine.agent().await;
+        agent.assign(&told(1, &probed(template()), &[1, 2, 3, 4, 5, 6])).await;
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        agent.assign(&assignment(2, &probed(template()), &[(1, Desired::Run), (2, stop())])).await;
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        stories.push(machine.engine.log());
+        agent.end().await;
+    }
+    assert!(stories[0].len() > 50);
+    assert_eq!(stories[0], stories[1]);
+}
