@@ -11,7 +11,7 @@
 //! - It ends when it is told to, when no agent was connected for [`ALONE`], and when its socket's file was removed.
 //! - It serves its own user only, and takes nothing but listening TCP sockets.
 //!
-//! [`message`] describes what is said.
+//! `message` describes what is said.
 
 mod client;
 mod message;

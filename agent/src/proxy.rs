@@ -2,12 +2,12 @@
 //!
 //! It follows the one [`Table`] that the agent's control loop publishes, and knows nothing of assignments, containers or
 //! probes. Bytes are moved as they are: what is spoken inside is looked at only to see whether a request that got no
-//! answer may be asked again ([`connection`] has the rule).
+//! answer may be asked again (`connection` has the rule).
 //!
-//! - [`ports`] opens and closes the listening sockets; a port that cannot be opened is tried again every second.
-//! - [`backends`] counts the connections of each task, those to tasks out of the table included: a task that the table
+//! - `ports` opens and closes the listening sockets; a port that cannot be opened is tried again every second.
+//! - `backends` counts the connections of each task, those to tasks out of the table included: a task that the table
 //!   no longer names keeps its connections until they end.
-//! - [`keeper`] gives a duplicate of each listening socket to the holder ([`crate::holder`]), so that the ports
+//! - `keeper` gives a duplicate of each listening socket to the holder ([`crate::holder`]), so that the ports
 //!   outlive the agent.
 
 mod backends;

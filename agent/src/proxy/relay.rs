@@ -388,3 +388,54 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(said: &[&[u8]]) -> Memory {
+        let mut memory = Memory::default();
+        for part in said {
+            memory.note(part);
+        }
+        memory
+    }
+
+    #[test]
+    fn a_safe_request_is_remembered_whole_in_however_many_parts_it_came() {
+        let memory = memory(&[b"G", b"ET / HT", b"TP/1.1\r\nHost: a\r", b"\n\r\n"]);
+        assert!(memory.can_be_said_again());
+        assert_eq!(memory.said, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+
+    #[test]
+    fn what_is_not_safe_is_not_remembered_whatever_follows() {
+        assert!(!memory(&[b"GET / HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"]).can_be_said_again());
+        let memory = memory(&[b"POST / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n\r\n"]);
+        assert!(!memory.can_be_said_again());
+        assert!(memory.said.is_empty());
+    }
+
+    #[test]
+    fn too_much_is_not_remembered() {
+        let long = [b"GET /".to_vec(), vec![b'a'; MEMORY]].concat();
+        let end: &[u8] = b" HTTP/1.1\r\n\r\n";
+        assert!(memory(&[&long[..MEMORY - end.len()], end]).can_be_said_again());
+        for parts in [
+            &[&long[..], end][..],
+            &[&long[..MEMORY], end][..],
+            &[&long[..], b"GET / HTTP/1.1\r\n", b"\r\n"][..],
+        ] {
+            assert!(!memory(parts).can_be_said_again());
+        }
+    }
+
+    #[test]
+    fn after_an_answer_nothing_is_remembered() {
+        let mut memory = memory(&[b"GET / HTTP/1.1\r\n\r\n"]);
+        memory.end();
+        assert!(!memory.can_be_said_again() && memory.said.is_empty());
+        memory.note(b"GET / HTTP/1.1\r\n\r\n");
+        assert!(!memory.can_be_said_again() && memory.said.is_empty());
+    }
+}

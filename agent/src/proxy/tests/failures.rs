@@ -136,9 +136,11 @@ async fn a_write_that_got_no_answer_is_not_asked_again() {
     {
         let bad = [Server::start(habit).await, Server::start(habit).await];
         let world = World::over(&[&bad[0], &bad[1]]).await;
-        let before = bad[0].accepted() + bad[1].accepted();
-        assert_eq!(world.ask(POST).await.unwrap_err().kind(), kind);
-        assert_eq!(bad[0].accepted() + bad[1].accepted(), before + 1);
+        for said in [POST.to_owned(), format!("{GET}{POST}"), "GET key\r\n\r\n".to_owned()] {
+            let before = bad[0].accepted() + bad[1].accepted();
+            assert_eq!(world.ask(&said).await.unwrap_err().kind(), kind, "{said}");
+            assert_eq!(bad[0].accepted() + bad[1].accepted(), before + 1, "{said}");
+        }
     }
 }
 
