@@ -3,6 +3,7 @@
 mod files;
 mod hostile;
 mod keys;
+mod manual;
 mod mutate;
 mod rules;
 mod services;
