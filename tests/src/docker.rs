@@ -1,7 +1,7 @@
 //! The machine's real Engine, as tests see it: is it there, what runs on it, and away with what a test made.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,7 +25,11 @@ pub fn socket() -> PathBuf {
 
 /// A connection to the Engine.
 pub fn connect() -> Result<Docker> {
-    let socket = socket();
+    connect_to(&socket())
+}
+
+/// A connection to the Engine behind `socket`.
+pub fn connect_to(socket: &Path) -> Result<Docker> {
     Docker::connect_with_unix(&socket.to_string_lossy(), 120, bollard::API_DEFAULT_VERSION)
         .context(HOW_TO_GET_IT)
 }
@@ -37,9 +41,14 @@ pub async fn require() -> Result<()> {
 
 /// The containers with this label, running or not, sorted by name.
 pub async fn containers(label: &str) -> Result<Vec<ContainerSummary>> {
+    containers_of(&connect()?, label).await
+}
+
+/// The same, of another Engine.
+pub async fn containers_of(engine: &Docker, label: &str) -> Result<Vec<ContainerSummary>> {
     let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-    let mut containers = connect()?.list_containers(Some(options)).await?;
+    let mut containers = engine.list_containers(Some(options)).await?;
     containers.sort_by(|a, b| a.names.cmp(&b.names));
     Ok(containers)
 }

@@ -36,6 +36,11 @@ pub fn hello_program() -> &'static PathBuf {
 pub async fn hello_image(tag: &str) -> String {
     let docker = Docker::connect_with_unix("/var/run/docker.sock", 120, bollard::API_DEFAULT_VERSION)
         .expect("these tests need a Docker Engine: `apt-get install docker.io`");
+    hello_image_of(&docker, tag).await
+}
+
+/// The same, on another Engine.
+pub async fn hello_image_of(docker: &Docker, tag: &str) -> String {
     let options = BuildImageOptionsBuilder::new().t(tag).rm(true).build();
     let body = bollard::body_full(context().into());
     let built: Result<Vec<_>, _> = docker.build_image(options, None, Some(body)).try_collect().await;

@@ -34,8 +34,18 @@ pub struct Tug {
     node: String,
     server: Option<Child>,
     agent: Option<Child>,
-    docker: PathBuf,
+    place: Place,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// Where the daemons of a Tug run.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The Engine's socket.
+    pub docker: PathBuf,
+    /// The command that starts a daemon there, such as `nsenter --net=… --`; empty: none is needed, and the Engine is
+    /// one that others use too.
+    pub prefix: Vec<String>,
 }
 
 // === impl Tug ===
@@ -48,12 +58,17 @@ impl Tug {
 
     /// The same, with the Engine behind another socket.
     pub async fn start_on(docker: PathBuf) -> Result<Self> {
-        let turn = TURN.lock().await;
         docker::require().await?;
+        Self::start_in(Place { docker, prefix: Vec::new() }).await
+    }
+
+    /// The same, in another place.
+    pub async fn start_in(place: Place) -> Result<Self> {
+        let turn = TURN.lock().await;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let node = format!("test-{}-{number}", std::process::id());
         let folder = TempDir::with_prefix("tug-test-")?;
-        let mut tug = Self { folder, node, server: None, agent: None, docker, _turn: turn };
+        let mut tug = Self { folder, node, server: None, agent: None, place, _turn: turn };
         tug.start_server()?;
         tug.start_agent()?;
         tug.until_connected().await?;
@@ -132,7 +147,7 @@ impl Tug {
 
     fn spawn_agent(&self) -> Result<Child> {
         let state = self.folder.path().join("agent");
-        let docker = self.docker.to_string_lossy().into_owned();
+        let docker = self.place.docker.to_string_lossy().into_owned();
         self.daemon(
             "agent",
             &["--state-dir", &state.to_string_lossy(), "--docker", &docker, "--node", &self.node],
@@ -142,7 +157,7 @@ impl Tug {
     fn daemon(&self, name: &str, arguments: &[&str]) -> Result<Child> {
         let log =
             File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.log")))?;
-        let mut command = self.command(&[name]);
+        let mut command = self.command_after(&self.place.prefix, &[name]);
         command.args(arguments).env("TUG_LOG", "debug").stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("start tug {name}"))
@@ -152,7 +167,14 @@ impl Tug {
 
     /// A command of the `tug` binary against this orchestrator.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        self.command_after(&[], arguments)
+    }
+
+    fn command_after(&self, prefix: &[String], arguments: &[&str]) -> Command {
+        let program = program();
+        let mut words = prefix.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         command.current_dir(self.folder.path()).arg("--socket").arg(self.socket()).args(arguments);
         command.env_remove("DOCKER_HOST").env("NO_COLOR", "1").stdin(Stdio::null());
         command
@@ -262,7 +284,9 @@ impl Drop for Tug {
         let mut release = Command::new(program());
         release.arg("hold").arg("--release").arg("--state-dir").arg(self.folder.path().join("agent"));
         let _ = release.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        docker::remove_all_of(&self.node);
+        if self.place.prefix.is_empty() {
+            docker::remove_all_of(&self.node);
+        }
     }
 }
 

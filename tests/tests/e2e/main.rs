@@ -4,6 +4,7 @@
 
 mod commands;
 mod durability;
+mod engine;
 mod examples;
 mod healing;
 mod survival;
