@@ -140,6 +140,9 @@ pub enum Failure {
     Refused {
         /// Which operation failed, and why: the error with all its causes.
         reason: String,
+        /// How many tries in a row have failed so.
+        #[serde(default)]
+        tries: u32,
     },
 }
 
@@ -212,7 +215,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { exit } => exit.fmt(f),
-            Self::Refused { reason } => f.write_str(reason),
+            Self::Refused { reason, .. } => f.write_str(reason),
         }
     }
 }

@@ -19,6 +19,7 @@ impl Control {
     pub(super) fn note(&mut self, note: Note) {
         match note {
             Note::Listening => self.pulse.look_soon(),
+            Note::Deaf => self.pulse.look_now(),
             Note::Progress(image, text) => {
                 self.pulling.insert(image, text);
                 self.report_soon();

@@ -32,6 +32,8 @@ pub(super) struct Tools {
 pub(super) enum Note {
     /// The engine's events flow, from now on; some may have been missed.
     Listening,
+    /// They flow no longer: perhaps the engine has ended.
+    Deaf,
     /// Something happened to a container.
     Event(EngineEvent),
     /// How far a pull is.
@@ -325,6 +327,9 @@ pub(super) async fn listen(tools: Arc<Tools>) {
                 if tools.notes.send(Note::Event(event)).is_err() {
                     return;
                 }
+            }
+            if tools.notes.send(Note::Deaf).is_err() {
+                return;
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -117,7 +117,7 @@ fn waiting<'a>(view: &View<'a>, key: &Key) -> Option<&'a Try> {
 
 fn refused(view: &View<'_>, failed: &Try) -> Phase {
     Phase::Waiting {
-        failure: Failure::Refused { reason: failed.reason.clone() },
+        failure: Failure::Refused { reason: failed.reason.clone(), tries: failed.failures },
         retry_in: failed.retry_at.since(view.now),
     }
 }

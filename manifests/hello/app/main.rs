@@ -136,11 +136,9 @@ fn answer(target: &str) -> (&'static str, String) {
 
 fn whoami() -> String {
     let host = variable("HOSTNAME", "here");
-    let replica = variable("REPLICA", "");
     let version = variable("VERSION", "1");
-    let pid = std::process::id();
     // `Debug` of such plain text is a JSON string.
-    format!("{{\"host\":{host:?},\"replica\":{replica:?},\"version\":{version:?},\"pid\":{pid}}}\n")
+    format!("{{\"replica\":{host:?},\"version\":{version:?}}}\n")
 }
 
 // === the rest ===

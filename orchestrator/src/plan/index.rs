@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::quantity::{Revision, Slot};
-use tug_model::report::{Phase, TaskReport};
+use tug_model::report::{Failure, Phase, TaskReport};
 use tug_model::task::{Desired, Task, TemplateHash};
 
 use super::wanted::Wanted;
@@ -213,12 +213,14 @@ impl<'w> Seen<'w> {
     /// How it fails, if it will not get well without a change: it has ended for good, or it was tried often and waits
     /// for yet another try.
     pub(super) fn keeps_failing(&self) -> Option<String> {
-        const TRIES: u32 = 3;
-        if let Phase::Waiting { failure, .. } = self.phase()?
-            && self.report?.restarts >= TRIES
-        {
-            return Some(failure.to_string());
-        }
-        self.failed_for_good()
+        const RESTARTS: u32 = 3;
+        const TRIES: u32 = 2;
+        let Phase::Waiting { failure, .. } = self.phase()? else { return self.failed_for_good() };
+        let again = match failure {
+            Failure::Exited { .. } => self.report?.restarts >= RESTARTS,
+            // One refusal may be an engine out of breath; two in a row need a person.
+            Failure::Refused { tries, .. } => *tries >= TRIES || self.report?.restarts >= RESTARTS,
+        };
+        again.then(|| failure.to_string())
     }
 }

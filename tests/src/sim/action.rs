@@ -12,21 +12,8 @@ use crate::fake::Faults;
 /// One thing that happens. Numbers choose among what is there.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// A user applies this project.
-    Apply(Box<spec::Project>),
-    /// A user scales a service.
-    Scale {
-        /// Which project.
-        project: ProjectName,
-        /// Which service.
-        service: ServiceName,
-        /// To how many.
-        replicas: u32,
-    },
-    /// A user restarts a project.
-    Restart(ProjectName),
-    /// A user removes a project.
-    Remove(ProjectName),
+    /// A user asks for something.
+    Ask(Request),
     /// Somebody kills a container.
     Kill(usize, usize),
     /// Somebody removes a container by hand.
@@ -49,6 +36,26 @@ pub enum Action {
     Reboot(usize),
 }
 
+/// What a user asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Make a project this.
+    Apply(Box<spec::Project>),
+    /// Scale a service.
+    Scale {
+        /// Of which project.
+        project: ProjectName,
+        /// Which service.
+        service: ServiceName,
+        /// To how many.
+        replicas: u32,
+    },
+    /// Restart a project.
+    Restart(ProjectName),
+    /// Remove a project.
+    Remove(ProjectName),
+}
+
 const PROJECTS: [&str; 3] = ["red", "green", "blue"];
 const SERVICES: [&str; 3] = ["web", "api", "db"];
 
@@ -60,13 +67,13 @@ impl Action {
         let node = dice.usize(0..nodes);
         let which = dice.usize(0..16);
         match dice.u8(0..100) {
-            0..25 => Self::Apply(Box::new(draw_project(dice))),
+            0..25 => Self::Ask(Request::Apply(Box::new(draw_project(dice)))),
             25..37 => {
                 let (project, service) = (draw_name(dice), name(SERVICES[dice.usize(0..3)]));
-                Self::Scale { project, service, replicas: dice.u32(0..6) }
+                Self::Ask(Request::Scale { project, service, replicas: dice.u32(0..6) })
             }
-            37..42 => Self::Restart(draw_name(dice)),
-            42..48 => Self::Remove(draw_name(dice)),
+            37..42 => Self::Ask(Request::Restart(draw_name(dice))),
+            42..48 => Self::Ask(Request::Remove(draw_name(dice))),
             48..58 => Self::Kill(node, which),
             58..62 => Self::RemoveContainer(node, which),
             62..65 => Self::Foreign(node),
@@ -110,7 +117,8 @@ fn draw_project(dice: &mut fastrand::Rng) -> spec::Project {
         services.insert((*service).to_owned(), draw_service(dice, before));
     }
     let volumes = json!({"data": {"engine_name": format!("{project}_data")}});
-    let spec = json!({"name": project, "services": services, "volumes": volumes});
+    let networks = json!({"default": {"engine_name": format!("{project}_default")}});
+    let spec = json!({"name": project, "services": services, "volumes": volumes, "networks": networks});
     serde_json::from_value(spec).expect("what is drawn is a project")
 }
 
@@ -124,7 +132,7 @@ fn draw_service(dice: &mut fastrand::Rng, before: Option<&str>) -> Value {
         88..95 => "job",
         _ => "missing",
     };
-    let mut container = json!({"image": format!("{kind}:{version}")});
+    let mut container = json!({"image": format!("{kind}:{version}"), "networks": {"default": {}}});
     if dice.u8(0..5) == 0 {
         container["mounts"] = json!([{"source": {"volume": {"name": "data"}}, "target": "/data"}]);
     }
@@ -151,6 +159,26 @@ fn draw_service(dice: &mut fastrand::Rng, before: Option<&str>) -> Value {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ask(request) => request.fmt(f),
+            Self::Kill(node, which) => write!(f, "kill container {which} on node {node}"),
+            Self::RemoveContainer(node, which) => {
+                write!(f, "remove container {which} on node {node} by hand")
+            }
+            Self::Foreign(node) => write!(f, "a foreign container on node {node}"),
+            Self::CrashAgent(node) => write!(f, "crash agent {node}"),
+            Self::CrashOrchestrator => write!(f, "crash the orchestrator"),
+            Self::ToggleOrchestrator => write!(f, "the orchestrator goes away or comes back"),
+            Self::Cut(node) => write!(f, "cut node {node} off"),
+            Self::Mend(node) => write!(f, "mend the link of node {node}"),
+            Self::Faults(node, faults) => write!(f, "engine {node}: {faults:?}"),
+            Self::Reboot(node) => write!(f, "reboot node {node}"),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Apply(project) => {
                 let services: BTreeMap<&str, String> = project
                     .services
@@ -164,18 +192,6 @@ impl fmt::Display for Action {
             Self::Scale { project, service, replicas } => write!(f, "scale {project}/{service}={replicas}"),
             Self::Restart(project) => write!(f, "restart {project}"),
             Self::Remove(project) => write!(f, "remove {project}"),
-            Self::Kill(node, which) => write!(f, "kill container {which} on node {node}"),
-            Self::RemoveContainer(node, which) => {
-                write!(f, "remove container {which} on node {node} by hand")
-            }
-            Self::Foreign(node) => write!(f, "a foreign container on node {node}"),
-            Self::CrashAgent(node) => write!(f, "crash agent {node}"),
-            Self::CrashOrchestrator => write!(f, "crash the orchestrator"),
-            Self::ToggleOrchestrator => write!(f, "the orchestrator goes away or comes back"),
-            Self::Cut(node) => write!(f, "cut node {node} off"),
-            Self::Mend(node) => write!(f, "mend the link of node {node}"),
-            Self::Faults(node, faults) => write!(f, "engine {node}: {faults:?}"),
-            Self::Reboot(node) => write!(f, "reboot node {node}"),
         }
     }
 }

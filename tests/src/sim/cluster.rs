@@ -22,7 +22,7 @@ use tug_model::{NodeId, ProjectName, Revision, TaskId, Timestamp};
 use tug_orchestrator::app::{self as orchestrator, Orchestrator};
 use tug_orchestrator::store::{self, MemoryDisk};
 
-use super::action::Action;
+use super::action::{Action, Request};
 use super::link::Link;
 use crate::fake::{Engine, Faults};
 
@@ -140,18 +140,10 @@ impl Cluster {
         Some(Client::new(Channel::service(control.handle.router.clone())))
     }
 
-    /// Whether everything of a node is there and connected.
-    pub(super) fn is_connected(&self, number: usize) -> bool {
-        let node = &self.nodes[number];
-        self.orchestrator.is_some() && node.agent.is_some() && node.link.is_some()
-    }
-
     /// Does what `action` says.
     pub async fn perform(&mut self, action: &Action) -> Result<()> {
         match action {
-            Action::Apply(_) | Action::Scale { .. } | Action::Restart(_) | Action::Remove(_) => {
-                self.ask(action).await?
-            }
+            Action::Ask(request) => self.ask(request).await?,
             Action::Kill(node, which) => drop(self.nodes[*node].engine.kill_one(*which)),
             Action::RemoveContainer(node, which) => drop(self.nodes[*node].engine.remove_one(*which)),
             Action::Foreign(node) => self.nodes[*node].engine.add_foreign("postgres"),
@@ -187,28 +179,29 @@ impl Cluster {
     }
 
     /// A user's request. Without an orchestrator there is nobody to ask; a refusal is an answer too.
-    async fn ask(&mut self, action: &Action) -> Result<()> {
+    async fn ask(&mut self, request: &Request) -> Result<()> {
         let Some(client) = self.client() else { return Ok(()) };
         let guard = Guard::default();
-        let (name, answer): (&ProjectName, Result<Accepted, CallError>) = match action {
-            Action::Apply(spec) => {
-                let request = ApplyRequest { spec: (**spec).clone(), source: Vec::new() };
-                (&spec.name, client.apply(&request, &guard).await)
+        let (name, answer): (&ProjectName, Result<Accepted, CallError>) = match request {
+            Request::Apply(spec) => {
+                let body = ApplyRequest { spec: (**spec).clone(), source: Vec::new() };
+                (&spec.name, client.apply(&body, &guard).await)
             }
-            Action::Scale { project, service, replicas } => {
-                let request = ScaleRequest { replicas: BTreeMap::from([(service.clone(), *replicas)]) };
-                (project, client.scale(project, &request, &guard).await)
+            Request::Scale { project, service, replicas } => {
+                let body = ScaleRequest { replicas: BTreeMap::from([(service.clone(), *replicas)]) };
+                (project, client.scale(project, &body, &guard).await)
             }
-            Action::Restart(project) => {
+            Request::Restart(project) => {
                 (project, client.restart(project, &RestartRequest { services: Vec::new() }, &guard).await)
             }
-            Action::Remove(project) => (project, client.remove(project, &guard).await),
-            other => anyhow::bail!("`{other}` is not a request"),
+            Request::Remove(project) => (project, client.remove(project, &guard).await),
         };
         match answer {
-            Ok(_) if matches!(action, Action::Remove(_)) => drop(self.acknowledged.remove(name)),
+            Ok(_) if matches!(request, Request::Remove(_)) => {
+                self.acknowledged.remove(name);
+            }
             Ok(accepted) if accepted.changed => {
-                drop(self.acknowledged.insert(name.clone(), accepted.revision))
+                self.acknowledged.insert(name.clone(), accepted.revision);
             }
             Ok(_) | Err(CallError::Api(_)) => {}
             Err(error) => return Err(error).context("a healthy orchestrator answers"),
@@ -247,7 +240,8 @@ impl Cluster {
         let (orchestrator, handle) =
             Orchestrator::open(config).await.context("the orchestrator opens its store")?;
         let running = tokio::spawn(async move {
-            orchestrator.run(CancellationToken::new()).await;
+            // It ends only by being killed; what it had to say by then is in the trace.
+            drop(orchestrator.run(CancellationToken::new()).await);
         });
         self.orchestrator = Some(Control { handle, running });
         Ok(())

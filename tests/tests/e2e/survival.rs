@@ -56,7 +56,7 @@ async fn without_an_orchestrator_the_agent_heals_and_balances_also_after_its_own
     let status = web.tug.until_settled(&web.project).await?;
     let victims: Vec<String> = service(&status, "web").tasks.iter().map(|task| task.id.to_string()).collect();
     web.tug.end_server(Signal::KILL).await?;
-    let load = Load::start(web.port, "/api/hello", 2);
+    let load = Load::start(web.port, "/", 2);
     docker::kill(&victims[0]).await?;
     docker::until_running(&victims[0]).await?;
     web.tug.end_agent(Signal::KILL).await?;

@@ -11,7 +11,9 @@ async fn a_dead_engine_is_told_and_its_tasks_are_as_last_seen() {
     agent.assign(&told(1, &template(), &[1, 2])).await;
     agent.until_healthy(2).await;
     machine.engine.is_down(true);
+    let died = tokio::time::Instant::now();
     let report = agent.until("down", |report| matches!(report.engine, EngineReport::Down { .. })).await;
+    assert!(died.elapsed() < Duration::from_secs(3), "the end of its events is a hint: {:?}", died.elapsed());
     let EngineReport::Down { reason, .. } = &report.engine else { panic!() };
     assert!(reason.contains("no Docker Engine there"), "{reason}");
     assert!(report.tasks.len() == 2 && report.tasks.iter().all(|task| task.phase.is_healthy()));

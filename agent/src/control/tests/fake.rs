@@ -88,7 +88,11 @@ impl Engine {
     }
 
     pub(super) fn is_down(&self, is_down: bool) {
-        self.lock().is_down = is_down;
+        let mut inner = self.lock();
+        inner.is_down = is_down;
+        if is_down {
+            inner.listeners.clear();
+        }
     }
 
     /// Puts a container there, as if it had been made before.

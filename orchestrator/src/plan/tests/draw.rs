@@ -296,7 +296,7 @@ pub(crate) fn phase(word: &str) -> Option<Phase> {
         "healthy" => running(Health::Healthy),
         "unhealthy" => running(Health::Unhealthy { reason: "connection refused".into() }),
         "waiting" => waiting(Failure::Exited { exit: exit(1) }),
-        "refused" => waiting(Failure::Refused { reason: "pull image `v2`: not found".into() }),
+        "refused" => waiting(Failure::Refused { reason: "pull image `v2`: not found".into(), tries: 1 }),
         "stopping" => Phase::Stopping,
         "exit0" => Phase::Exited { exit: exit(0) },
         "exit1" => Phase::Exited { exit: exit(1) },
