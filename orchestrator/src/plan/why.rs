@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use tug_model::name::{ProjectName, ServiceName};
+use tug_model::name::{NodeId, ProjectName, ServiceName};
+use tug_model::report::Engine;
 
-use super::View;
 use super::decision::Change;
 use super::index::Index;
 use super::status;
+use super::{View, World};
 
-/// What there is to say about a service that is not as wanted, one sentence each; empty when it is.
+/// What there is to say about a service that is not as wanted, one sentence each; empty when it is. That an Engine does
+/// not answer is said in any case: its containers may go on, but nobody would see them end.
 pub fn service(view: &View, project: &ProjectName, service: &ServiceName) -> Vec<String> {
     let Some(whole) = status::project(view, project) else { return Vec::new() };
     let Some(status) = whole.services.into_iter().find(|status| status.name == *service) else {
@@ -21,13 +23,27 @@ pub fn service(view: &View, project: &ProjectName, service: &ServiceName) -> Vec
     explanations.retain(|explanation| !known.contains(explanation));
     explanations.extend(status.reasons);
     let index = Index::new(&view.world);
-    for seen in index.of((project, service)) {
+    let tasks = index.of((project, service));
+    let nodes: BTreeSet<&NodeId> = tasks.iter().map(|seen| &seen.task.node).collect();
+    explanations.extend(nodes.into_iter().filter_map(|node| no_engine(&view.world, node)));
+    for seen in tasks {
         let failing = seen.runs() && !seen.is_ready();
         if let Some((task, words)) = status::last_words(seen).filter(|_| failing) {
             explanations.push(format!("{task} said last: {words}"));
         }
     }
     explanations
+}
+
+/// That what is known about the tasks of `node` is old, because its Engine does not answer.
+fn no_engine(world: &World, node: &NodeId) -> Option<String> {
+    let observed = world.observed.nodes.get(node).filter(|observed| observed.connected)?;
+    match &observed.report.as_ref()?.engine {
+        Engine::Up => None,
+        Engine::Down { reason, .. } => Some(format!(
+            "node {node}: its Docker Engine does not answer ({reason}), and its tasks are shown as last seen"
+        )),
+    }
 }
 
 /// What the newest plan decided about the service, if it was not carried out yet.

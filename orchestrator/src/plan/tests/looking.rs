@@ -350,6 +350,15 @@ fn why_says_what_a_failed_container_said() {
 }
 
 #[test]
+fn why_says_that_an_engine_does_not_answer_even_where_all_seems_well() {
+    let view = view(draw("node n1 enginedown\nnode n2\nservice shop/web\ntask shop.web.1.5 n1 v1 healthy"));
+    assert_eq!(
+        why::service(&view, &project_name("shop"), &service_name("web")),
+        ["node n1: its Docker Engine does not answer (refused), and its tasks are shown as last seen"]
+    );
+}
+
+#[test]
 fn why_says_what_was_just_decided() {
     let view = view(draw("node n1\nservice shop/web x2\nservice shop/api\ntask shop.web.1.5 n1 v1 healthy"));
     assert_eq!(
