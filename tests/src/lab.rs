@@ -226,13 +226,13 @@ impl Drop for Engine {
             inside.shutdown_background();
         }
         drop(self.lifeline.take());
-        // It ends when the last process in there has gone.
-        let ended = self.space.wait();
         let daemon = self.daemon.take().map(|mut daemon| {
-            // A frozen one would wait for ever; what has ended already cannot be killed.
+            // `nsenter`, that is: frozen with what it waits for, it would keep the name spaces from ending.
             let _ = daemon.kill();
             daemon.wait()
         });
+        // It ends when the last process in there has gone.
+        let ended = self.space.wait();
         let groups = remove_groups(&self.name());
         if ended.is_err() || matches!(daemon, Some(Err(_))) || groups.is_err() {
             eprintln!("cleaning up after an Engine: {ended:?}, {daemon:?}, {groups:?}");

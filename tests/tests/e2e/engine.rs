@@ -1,9 +1,13 @@
 //! The Engine itself dies, is restarted, hangs. Each test has an Engine of its own for that, and so needs root.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tug_model::report::Engine;
@@ -90,6 +94,11 @@ impl Lab {
         let starts = self.starts().await?;
         ensure!(starts.len() == REPLICAS as usize, "nothing is there twice: {starts:?}");
         ensure!(starts.values().all(Option::is_some), "all run: {starts:?}\n{}", self.web.tug.logs());
+        self.serve().await
+    }
+
+    /// Fails unless each replica answers behind the port, and no request fails.
+    async fn serve(&self) -> Result<()> {
         let load = self.load();
         load.more(60).await?;
         let outcome = load.finish().await;
@@ -109,9 +118,14 @@ async fn as_root_a_restarted_engine_is_converged_again_within_thirty_seconds() -
         let ended = Instant::now();
         let reason = lab.until_down().await?;
         let noticed = ended.elapsed();
-        ensure!(noticed < Duration::from_secs(10), "noticed after {noticed:?}");
+        ensure!(noticed < Duration::from_secs(8), "noticed after {noticed:?}");
         ensure!(reason.contains("Docker"), "{reason}");
+        if signal == Signal::KILL {
+            // The containers outlive it, and their ports too.
+            lab.serve().await?;
+        }
         let why = lab.web.tug.ok(&["why", &lab.web.service()]).await?;
+        ensure!(why.contains("its Docker Engine does not answer"), "{why}");
 
         lab.engine.start_daemon().await?;
         let back = Instant::now();
@@ -162,4 +176,46 @@ async fn as_root_a_hung_engine_is_noticed_and_survived() -> Result<()> {
     ensure!(noticed < Duration::from_secs(20), "noticed after {noticed:?}");
     ensure!(took < Duration::from_secs(30), "converged after {took:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_root_nothing_is_left_of_an_engine_that_ends_frozen() -> Result<()> {
+    let engine = lab::Engine::start().await?;
+    let docker = engine.connect()?;
+    image::hello_image_of(&docker, "tug-test-hello:1").await;
+    let body = ContainerCreateBody { image: Some("tug-test-hello:1".to_owned()), ..Default::default() };
+    let id = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
+    docker.start_container(&id, None::<StartContainerOptions>).await?;
+    engine.freeze()?;
+    let socket = engine.socket();
+    let folder = socket.parent().unwrap().to_owned();
+    let group = folder.file_name().unwrap().to_string_lossy().to_lowercase();
+    assert!(mentioned(&folder)? >= 2, "dockerd and what waits for it name their folder");
+    assert!(groups(&group)? > 0, "the container has a control group");
+
+    tokio::task::spawn_blocking(move || drop(engine)).await?;
+    assert_eq!(mentioned(&folder)?, 0, "no process is left");
+    assert_eq!(groups(&group)?, 0, "no control group is left");
+    assert!(!folder.exists(), "no file is left");
+    Ok(())
+}
+
+/// How many processes have `folder` among their arguments.
+fn mentioned(folder: &Path) -> Result<usize> {
+    let folder = folder.to_string_lossy();
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")? {
+        let process = entry?.path();
+        // A process may end while it is looked at, and a file of /proc that is no process has no such file in it.
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        count += usize::from(String::from_utf8_lossy(&arguments).contains(&*folder));
+    }
+    Ok(count)
+}
+
+/// In how many hierarchies a control group of this name is.
+fn groups(name: &str) -> Result<usize> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup")?.filter_map(Result::ok).map(|entry| entry.path());
+    let all = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]);
+    Ok(all.filter(|hierarchy| hierarchy.join(name).exists()).count())
 }
