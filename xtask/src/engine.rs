@@ -28,8 +28,11 @@ pub(crate) fn kill(container: &str) -> Result<()> {
     ask("POST", &format!("/containers/{container}/kill")).map(drop)
 }
 
-/// Removes an image that the demo built; one that is not there is fine.
+/// Removes an image that we built, if it is there and nobody uses it.
 pub(crate) fn remove_image(reference: &str) {
+    if ask("GET", &format!("/images/{reference}/json")).is_err() {
+        return;
+    }
     if let Err(error) = ask("DELETE", &format!("/images/{reference}")) {
         println!("  (the image {reference} stays: {error:#})");
     }

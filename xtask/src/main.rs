@@ -18,7 +18,8 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   demo              build Tug, run the example service on this machine, show it balanced, scaled and healed
-  test              formatting, lints, docs and every test, those with real Docker included
+  test              formatting, lints, docs and every test, those with real Docker included;
+                    some need root, and --without-root leaves them out
   bench NAME        measure: scale, plan, store (more with --help); --json for one object a line
   images            compile the programs of the examples in manifests/
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["demo"] => demo::run(),
-        ["test"] => checks::run(),
+        ["test", rest @ ..] => checks::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["images"] => images::compile_all().map(drop),
         ["help" | "--help" | "-h"] | [] => {

@@ -93,7 +93,7 @@ async fn a_full_disk_in_memory_still_takes_what_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_file_system_still_takes_what_makes_room() {
+async fn as_root_a_full_file_system_still_takes_what_makes_room() {
     let mount = Arc::new(Mount::tmpfs("6m"));
     let folder = mount.path().join("state");
     let filler = mount.path().join("filler");

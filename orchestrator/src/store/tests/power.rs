@@ -77,7 +77,7 @@ fn freeze(child: &Child) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_power_cut_on_ext4_loses_no_promise() {
+async fn as_root_a_power_cut_on_ext4_loses_no_promise() {
     let files = tempfile::tempdir().unwrap();
     let image = files.path().join("disk");
     make_ext4(&image, 96);

@@ -1,0 +1,60 @@
+//! Every command that the README shows is run, in its order, from the root of the checkout.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, ensure};
+use tug_tests::tug::{Tug, free_port, program};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// What stands behind `$ ` in the blocks marked `console`.
+fn commands(markdown: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut commands = Vec::new();
+    for line in markdown.lines() {
+        if line.starts_with("```") {
+            inside = line == "```console";
+        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
+            commands.push(command.to_owned());
+        }
+    }
+    commands
+}
+
+/// What the test does itself, or is part of already.
+fn is_done_elsewhere(command: &str) -> bool {
+    // The test command runs this test; both daemons run already; the path is set for every command below.
+    matches!(command, "cargo xtask test" | "tug server &" | "tug agent &")
+        || command.starts_with("export PATH=")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_readme_works() -> Result<()> {
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let commands = commands(&readme);
+    assert!(commands.len() > 15, "{commands:?}");
+    let ci = std::fs::read_to_string(root().join(".ci/run"))?;
+    assert!(ci.contains("cargo xtask test"), "CI runs the test command of the README");
+
+    let tug = Tug::start().await?;
+    let port = free_port();
+    for command in commands.iter().filter(|command| !is_done_elsewhere(command)) {
+        let shown = command.clone();
+        let line = command.replace("localhost:8080", &format!("localhost:{port}"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).current_dir(root()).stdin(Stdio::null());
+        let path =
+            std::env::vars().find_map(|(key, value)| (key == "PATH").then_some(value)).unwrap_or_default();
+        let folder = program().parent().unwrap().display().to_string();
+        shell.env("PATH", format!("{folder}:{path}")).env("TUG_SOCKET", tug.socket());
+        shell.env("HELLO_PORT", port.to_string());
+        let output = tokio::task::spawn_blocking(move || shell.output()).await??;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "`{shown}`: {}\n{out}\n{err}\n{}", output.status, tug.logs());
+        ensure!(!shown.starts_with("curl") || out.contains("replica"), "`{shown}` says {out}");
+    }
+    Ok(())
+}
