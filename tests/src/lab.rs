@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bollard::Docker;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::runtime::{EnterGuard, Runtime};
@@ -59,7 +59,7 @@ pub struct Engine {
     first: u32,
     /// Its standard input: closed, all ends.
     lifeline: Option<ChildStdin>,
-    /// `nsenter`, which waits for `dockerd`.
+    /// What waits for `dockerd`.
     daemon: Option<Child>,
     /// Its threads are in the Engine's network.
     inside: Option<Runtime>,
@@ -124,7 +124,9 @@ impl Engine {
         ensure!(self.daemon.is_none(), "the Engine runs already");
         let folder = self.folder.path();
         let log = File::options().create(true).append(true).open(folder.join("dockerd.log"))?;
-        let mut daemon = self.command("dockerd")?;
+        // The shell in between keeps `nsenter` from freezing with `dockerd`, and so from outliving the name spaces.
+        let mut daemon = self.command("sh")?;
+        daemon.args(["-c", "\"$0\" \"$@\" & wait $!", "dockerd"]);
         daemon.args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "--group", ""]);
         daemon.arg("--data-root").arg(folder.join("data"));
         daemon.arg("--host").arg(format!("unix://{}", self.socket().display()));
@@ -160,10 +162,7 @@ impl Engine {
 
     /// Lets a frozen `dockerd` go on.
     pub fn thaw(&self) -> Result<()> {
-        self.signal(Signal::CONT)?;
-        // `nsenter` freezes with what it waits for.
-        let daemon = self.daemon.as_ref().context("the Engine does not run")?;
-        Ok(kill_process(Pid::from_child(daemon), Signal::CONT)?)
+        self.signal(Signal::CONT)
     }
 
     /// What it logged, the last lines.
@@ -226,13 +225,9 @@ impl Drop for Engine {
             inside.shutdown_background();
         }
         drop(self.lifeline.take());
-        let daemon = self.daemon.take().map(|mut daemon| {
-            // `nsenter`, that is: frozen with what it waits for, it would keep the name spaces from ending.
-            let _ = daemon.kill();
-            daemon.wait()
-        });
         // It ends when the last process in there has gone.
         let ended = self.space.wait();
+        let daemon = self.daemon.take().map(|mut daemon| daemon.wait());
         let groups = remove_groups(&self.name());
         if ended.is_err() || matches!(daemon, Some(Err(_))) || groups.is_err() {
             eprintln!("cleaning up after an Engine: {ended:?}, {daemon:?}, {groups:?}");
