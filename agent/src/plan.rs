@@ -1,7 +1,7 @@
 //! What to do next on this node: a pure function of the assignment, the containers that are there, what is remembered
 //! of earlier tries, and the time.
 //!
-//! [`diff`] is asked again after everything that happens, and whatever it says may be carried out in part or not at
+//! [`diff()`] is asked again after everything that happens, and whatever it says may be carried out in part or not at
 //! all: the next answer starts from what is there then. Nothing here does IO, reads a clock or draws a number.
 
 mod backoff;

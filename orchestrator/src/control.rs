@@ -28,6 +28,7 @@ use self::observe::Observer;
 use crate::metrics::PlannerLevels;
 use crate::plan::{self, Observed, Plan, View, World};
 use crate::store::{CommitError, Expect, State, Store};
+use crate::world::world;
 
 /// So many decisions are committed at once; the rest follows in the next pass, which comes at once.
 const MOST_DECISIONS: usize = 1_000;
@@ -70,18 +71,6 @@ enum Next {
     Wait(Option<Instant>),
     /// The store is closed.
     End,
-}
-
-/// The world of a state of the store and of what was observed.
-pub fn world(state: &State, observed: &Arc<Observed>) -> World {
-    World {
-        revision: state.revision,
-        projects: state.projects.clone(),
-        tasks: state.tasks.clone(),
-        templates: state.templates.clone(),
-        nodes: state.nodes.clone(),
-        observed: Arc::clone(observed),
-    }
 }
 
 // === impl Handle ===

@@ -7,3 +7,4 @@ pub mod nodes;
 pub mod plan;
 pub mod rest;
 pub mod store;
+pub mod world;

@@ -1,4 +1,4 @@
-//! A container engine without containers, for the simulation: it keeps the rules of [`Runtime`], runs on tokio's clock,
+//! A container engine without containers, for the simulation: it keeps the rules of [`tug_agent::runtime::Runtime`], runs on tokio's clock,
 //! and does what an image's name says. Faults are switched on from outside: see [`Faults`].
 
 mod container;

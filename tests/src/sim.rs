@@ -6,7 +6,7 @@
 //!                                                                      ─▶ at the end: heal all, it must converge
 //! ```
 //!
-//! Replaced are only sockets, Docker and time: requests go from router to router through [`link::Link`], which a
+//! Replaced are only sockets, Docker and time: requests go from router to router through `link`, which a
 //! partition cuts.
 
 mod action;

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Body;
 use futures_util::future::BoxFuture;
 use http::Request;
 use http::header::{HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tug_api::Body;
 use tug_model::spec::service::ProbeCheck;
 
 use super::{ProbeError, Prober};

@@ -1,3 +1,5 @@
+//! A project's whole life, in this process and over the socket.
+
 use std::time::Duration;
 
 use axum::body::Body;

@@ -11,9 +11,9 @@ use tug_api::error::chain;
 use tug_model::assignment::Assignment;
 
 use super::session::Session;
-use crate::control::world;
 use crate::plan;
 use crate::store::State;
+use crate::world::world;
 
 /// How long an agent has to acknowledge.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);

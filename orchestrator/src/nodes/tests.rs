@@ -1,3 +1,5 @@
+//! Sessions with agents that answer, lag, refuse and fall silent.
+
 use tug_model::node::Node;
 use tug_model::task::{Desired, Task};
 use tug_model::{ProjectName, ServiceName, Slot, TaskId};

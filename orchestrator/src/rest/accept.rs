@@ -10,9 +10,9 @@ use tug_model::project::{SourceFile, StoredProject};
 use tug_model::spec::deploy::Mode;
 use tug_model::{ProjectName, Revision, ServiceName, Timestamp, spec};
 
-use crate::control::world;
 use crate::plan::ports;
 use crate::store::{Change, State};
+use crate::world::world;
 
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tug_model::ProjectName;
 use tug_model::status::ProjectStatus;
 
-use crate::control::world;
 use crate::plan::{Observed, View, status};
 use crate::store::{State, Store};
+use crate::world::world;
 
 /// How every project stands, by name.
 pub(super) type Statuses = BTreeMap<ProjectName, Arc<ProjectStatus>>;

@@ -7,6 +7,7 @@ mod durability;
 mod engine;
 mod examples;
 mod healing;
+mod readme;
 mod survival;
 mod traffic;
 
