@@ -13,7 +13,7 @@ use tug_model::NodeId;
 use crate::control::{Control, Follower, Machine, Parts};
 use crate::health::Prober;
 use crate::http;
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Ledger, Lock};
 use crate::link;
 use crate::proxy::{self, Balancer, BalancerHandle};
 use crate::route::Table;
@@ -49,6 +49,7 @@ pub struct Config {
 /// The agent, standing still.
 #[derive(Debug)]
 pub struct Agent {
+    lock: Lock,
     control: Control,
     balancer: Option<Balancer>,
     link: Option<link::Link>,
@@ -106,6 +107,7 @@ impl Agent {
     )]
     pub async fn open(config: Config) -> Result<(Self, Handle), OpenError> {
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
+        let lock = ledger.lock()?;
         let node = ledger.node(config.node, &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
@@ -134,7 +136,7 @@ impl Agent {
             seed: config.seed,
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle };
-        Ok((Self { control, balancer: runs_balancer.then_some(balancer), link }, handle))
+        Ok((Self { lock, control, balancer: runs_balancer.then_some(balancer), link }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that.
@@ -149,6 +151,11 @@ impl Agent {
                 link.run(stop.clone()).await;
             }
         };
-        tokio::join!(biased; Box::pin(self.control.run(stop.clone())), balancer, link);
+        // The next agent may take over as soon as this one touches no container any more; its connections drain on.
+        let control = async {
+            self.control.run(stop.clone()).await;
+            drop(self.lock);
+        };
+        tokio::join!(biased; Box::pin(control), balancer, link);
     }
 }

@@ -23,6 +23,12 @@ pub struct Ledger {
     folder: PathBuf,
 }
 
+/// As long as this lives, no other agent works on the folder.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -53,6 +59,12 @@ pub enum LedgerError {
         #[source]
         source: io::Error,
     },
+    /// Another agent works on the folder.
+    #[error("another agent works on {}: end it, or choose another folder", path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
     /// No random number for the id of the node.
     #[error("draw a random number: {0}")]
     Random(getrandom::Error),
@@ -71,6 +83,7 @@ struct NodeFile {
 const ASSIGNMENT: &str = "assignment.json";
 const RESTARTS: &str = "restarts.json";
 const NODE: &str = "node.json";
+const LOCK: &str = "lock";
 
 // === impl Ledger ===
 
@@ -85,15 +98,28 @@ impl Ledger {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// Keeps other agents off the folder. An agent that is on its way out may still have it, for a moment.
+    pub fn lock(&self) -> Result<Lock, LedgerError> {
+        let path = self.folder.join(LOCK);
+        let failed = |source| LedgerError::Write { path: path.clone(), source };
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked { path: self.folder.clone() }),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
     /// The node's id: the one it has had, or `wanted`, or one made from the host's name, once.
     pub fn node(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, LedgerError> {
-        if let Some(wanted) = wanted {
-            return Ok(wanted);
+        let known = self.load(NODE)?.map(|NodeFile { id }| id);
+        if let (Some(wanted), Some(_)) = (&wanted, &known) {
+            return Ok(wanted.clone());
         }
-        if let Some(NodeFile { id }) = self.load(NODE)? {
-            return Ok(id);
+        if let Some(known) = known {
+            return Ok(known);
         }
-        let id = invent(hostname)?;
+        let id = wanted.map_or_else(|| invent(hostname), Ok)?;
         self.save(NODE, &NodeFile { id: id.clone() })?;
         Ok(id)
     }
@@ -150,7 +176,7 @@ impl LedgerError {
             Self::Folder { source, .. } | Self::Read { source, .. } | Self::Write { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
-            Self::Random(_) => false,
+            Self::Locked { .. } | Self::Random(_) => false,
         }
     }
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use daemon::{
-    AgentArguments, DevArguments, HoldArguments, LogFormat, LogOptions, NodeOptions, ServerArguments,
+    AgentArguments, DevArguments, HoldArguments, LogFormat, LogOptions, NodeOptions, RestoreArguments,
+    ServerArguments,
 };
 pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,
@@ -89,6 +90,8 @@ pub(crate) enum Command {
     Agent(AgentArguments),
     /// List the machines
     Node(NodeArguments),
+    /// Put the control plane's state back from an export
+    Restore(RestoreArguments),
     /// Keep the listening sockets of an agent open while it restarts
     #[command(hide = true)]
     Hold(HoldArguments),
@@ -157,7 +160,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Deploy", &["plan", "apply"]),
     ("Look", &["ls", "ps", "why", "events", "logs", "top"]),
     ("Change", &["exec", "scale", "restart", "rm"]),
-    ("Run the cluster", &["server", "agent", "node"]),
+    ("Run the cluster", &["server", "agent", "node", "restore"]),
     ("This program", &["completion", "version"]),
 ];
 

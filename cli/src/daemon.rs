@@ -13,9 +13,10 @@ use tug_agent::holder;
 use tug_api::Clock;
 
 use self::node::NodePlan;
-use crate::arguments::{AgentArguments, Connection, HoldArguments, ServerArguments};
+use crate::arguments::{AgentArguments, Connection, HoldArguments, RestoreArguments, ServerArguments};
 use crate::context::Interrupt;
 use crate::failure::Failure;
+use crate::render::Screen;
 
 /// What daemons log where nobody asks for more or less.
 const USUAL: &str = "info";
@@ -58,6 +59,17 @@ pub(crate) async fn agent(
     let plan = NodePlan::new(arguments.state_dir.clone(), &arguments.node, Some(server))?;
     let node = plan.open(Clock::system()).await?;
     Box::pin(node.agent.run(stop_when_asked(interrupt))).await;
+    Ok(())
+}
+
+/// `tug restore`: while no server runs.
+pub(crate) async fn restore(arguments: &RestoreArguments, screen: &mut Screen) -> Result<(), Failure> {
+    let plane = orchestrator::Plane::new(&arguments.state_dir, &std::path::PathBuf::new(), Clock::system());
+    let revision = plane.restore(&arguments.file).await?;
+    screen.note(&format!(
+        "the state of {} is back, as revision {revision}: start the server again",
+        arguments.file.display()
+    ));
     Ok(())
 }
 

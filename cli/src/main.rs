@@ -110,6 +110,7 @@ async fn command(command: &Command, connection: &Connection, context: &mut Conte
         Command::Server(arguments) => daemon::server(arguments, connection, &context.interrupt).await,
         Command::Agent(arguments) => daemon::agent(arguments, connection, &context.interrupt).await,
         Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Restore(arguments) => daemon::restore(arguments, &mut context.screen).await,
         Command::Hold(arguments) => daemon::release(arguments).await,
         Command::Completion(arguments) => commands::completion::run(&mut context.screen, arguments),
         Command::Version(arguments) => commands::version::run(context, arguments).await,

@@ -123,12 +123,17 @@ pub(crate) fn ports(drafts: &[Draft<'_>]) {
             }
             others.push((&draft.name, port));
         }
-        if draft.service.container.network_mode == NetworkMode::Host
-            && !draft.ports.is_empty()
-            && let Some((_, cursor)) = draft.ports.first()
-        {
+    }
+}
+
+/// On the host's own network every port is open as it is: there is nothing to publish.
+pub(crate) fn host_network(drafts: &mut [Draft<'_>]) {
+    for draft in drafts.iter_mut().filter(|draft| draft.service.container.network_mode == NetworkMode::Host) {
+        if let Some((_, cursor)) = draft.ports.first() {
             cursor.warning("with `network_mode: host` every port is open already; this is ignored");
         }
+        draft.ports.clear();
+        draft.service.ports.clear();
     }
 }
 

@@ -40,16 +40,21 @@ pub(crate) fn read(
     check::drop_optional(&mut active);
     check::cycles(&active);
     check::ports(&active);
+    check::host_network(&mut active);
     check::completion(&mut active);
     check::health(&active);
     Some(assemble(context, resources, active))
 }
 
-/// `x-tug`: which cluster this is meant for. It is checked where the cluster is known.
+/// `x-tug`: which version of Tug the manifest needs, and, when clusters have names, which cluster it is meant for.
 fn read_tug(fields: &Fields<'_>) {
     fields.get("name");
     let Some(tug) = fields.get("x-tug").and_then(|cursor| cursor.fields(&schema::TUG)) else { return };
-    tug.text("cluster");
+    if let Some(cursor) = tug.get("cluster")
+        && cursor.text().is_some()
+    {
+        cursor.warning("not yet: clusters have no names, so nothing follows from this");
+    }
     if let Some(cursor) = tug.get("min_version") {
         let text = cursor.text().unwrap_or_default();
         let parts: Vec<Option<u64>> = text.split('.').map(|part| part.parse().ok()).collect();

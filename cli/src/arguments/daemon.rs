@@ -79,6 +79,29 @@ pub(crate) struct AgentArguments {
     pub(crate) log: LogOptions,
 }
 
+/// `tug restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The server must not run. What the store holds now is put aside, not deleted; containers go on running, and the agents
+are told of a new epoch when the server starts again.
+
+Example:
+  tug restore /srv/backup/export-00000000000000000812.jsonl")]
+pub(crate) struct RestoreArguments {
+    /// An export of the store: a file named export-*.jsonl
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where the server keeps everything
+    #[arg(
+        long,
+        env = "TUG_STATE_DIR",
+        default_value = "/var/lib/tug",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub(crate) state_dir: PathBuf,
+}
+
 /// What a node is told about itself.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeOptions {

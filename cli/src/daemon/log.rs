@@ -11,6 +11,9 @@ use crate::arguments::{LogFormat, LogOptions};
 use crate::failure::{Failure, USAGE};
 use crate::render::Facts;
 
+/// Never more than this of them, whatever the filter says.
+const QUIET: [&str; 3] = ["bollard=info", "hyper=info", "h2=info"];
+
 /// Begins to log. `filter` and `format` are for where the user did not say; without a format, it is text on a terminal
 /// and JSON elsewhere.
 pub(super) fn init(options: &LogOptions, filter: &str, format: Option<LogFormat>) -> Result<(), Failure> {
@@ -20,6 +23,13 @@ pub(super) fn init(options: &LogOptions, filter: &str, format: Option<LogFormat>
         ..Failure::caused(&format!("understand the log filter `{}`", text.escape_default()), &error)
             .hint("write a level such as debug, or target=level pairs such as info,tug_agent=debug")
     })?;
+    // Below `info` the client of the Engine logs what containers are made of, their environment included.
+    let quiet = |filter: EnvFilter| {
+        QUIET.iter().fold(filter, |filter, one| {
+            filter.add_directive(one.parse().expect("a constant directive is well formed"))
+        })
+    };
+    let filter = quiet(filter);
     let usual = if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match options.log_format.or(format).unwrap_or(usual) {

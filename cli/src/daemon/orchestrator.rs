@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
 use tug_api::error::chain;
+use tug_model::Revision;
 use tug_orchestrator::app::{self, Config, Error};
+use tug_orchestrator::store;
 
 use super::node::unusable;
 use crate::failure::Failure;
@@ -24,6 +26,16 @@ impl Plane {
     /// One that keeps its state below `state_dir`, where an agent may keep its own beside it.
     pub(super) fn new(state_dir: &Path, socket: &Path, clock: Clock) -> Self {
         Self { state_dir: state_dir.join("server"), socket: socket.to_path_buf(), clock }
+    }
+
+    /// Puts the state back from an export.
+    pub(super) async fn restore(self, file: &Path) -> Result<Revision, Failure> {
+        let config = Config::daemon(&self.state_dir, &self.socket)
+            .map_err(|error| failure(&self.state_dir, &error))?;
+        let file = file.to_path_buf();
+        let restored = tokio::task::spawn_blocking(move || store::restore(&config.store, &file)).await;
+        let restored = restored.map_err(|error| Failure::caused("restore the store", &error))?;
+        restored.map_err(|error| Failure::caused("restore the store", &error).hint("nothing was changed"))
     }
 
     /// Serves until `stop`.
