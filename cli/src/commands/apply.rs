@@ -1,5 +1,8 @@
 //! `tug apply`: build, show, ask, deploy, wait.
 
+use tug_api::Code;
+use tug_api::client::CallError;
+use tug_api::transport::TransportError;
 use tug_api::user::Accepted;
 
 use super::{confirm, settle};
@@ -36,15 +39,79 @@ pub(crate) async fn deploy(
     }
     let guard = guard(Some(preview.base))?;
     let client = &context.client;
-    let accepted = repeat(async || client.apply(&manifest.request, &guard).await).await.map_err(|error| {
-        let failure = Failure::from(error);
-        match failure.hint {
-            Some(_) => failure,
-            None => failure.hint("nothing was changed"),
-        }
-    })?;
+    let mut unknown = false;
+    let answer = repeat(async || {
+        let answer = client.apply(&manifest.request, &guard).await;
+        unknown |= answer.as_ref().is_err_and(may_have_changed_something);
+        answer
+    });
+    let accepted = answer.await.map_err(|error| explained(error, unknown))?;
     if let Some(number) = accepted.number.filter(|_| accepted.changed) {
         context.screen.note(&style::paint(style::DIM, format_args!("{project} version {number} accepted")));
     }
     Ok(Some(accepted))
+}
+
+/// Whether the server may have done what was asked although this is its answer.
+fn may_have_changed_something(error: &CallError) -> bool {
+    match error {
+        // After a panic nobody knows how far it came.
+        CallError::Api(error) => matches!(error.code, Code::OutcomeUnknown | Code::Internal),
+        CallError::Transport(TransportError::Connect { .. })
+        | CallError::Request(_)
+        | CallError::Encode(_) => false,
+        CallError::Transport(_) | CallError::Decode(_) => true,
+    }
+}
+
+/// The failure that `error` is; `unknown`: one of the attempts may have done what was asked.
+fn explained(error: CallError, unknown: bool) -> Failure {
+    let failure = Failure::from(error);
+    if unknown {
+        return failure.hint("it may have been accepted; look with `tug ls`, then apply again");
+    }
+    match failure.hint {
+        Some(_) => failure,
+        None => failure.hint("nothing was changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tug_api::ApiError;
+
+    use super::*;
+
+    fn hint(error: CallError) -> String {
+        let unknown = may_have_changed_something(&error);
+        explained(error, unknown).hint.unwrap()
+    }
+
+    #[test]
+    fn nothing_was_changed_is_said_only_where_that_is_known() {
+        let said = |code| hint(ApiError::new(code, "no").hint("").into());
+        let plain = |code| hint(ApiError::new(code, "no").into());
+        for code in [Code::Invalid, Code::Conflict, Code::TooLarge, Code::Unavailable, Code::StoreFull] {
+            assert_eq!(plain(code), "nothing was changed", "{code:?}");
+            assert_eq!(said(code), "", "the server's own hint is better");
+        }
+        for code in [Code::OutcomeUnknown, Code::Internal] {
+            assert!(plain(code).starts_with("it may have been accepted"), "{code:?}");
+            assert!(said(code).starts_with("it may have been accepted"), "{code:?}");
+        }
+        assert!(hint(TransportError::lost("reset").into()).starts_with("it may have been accepted"));
+    }
+
+    #[test]
+    fn a_server_that_was_never_reached_has_changed_nothing_unless_it_was_reached_before() {
+        let refused = || TransportError::Connect {
+            address: "tug.sock".into(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        assert!(hint(refused().into()).starts_with("start one"));
+        let later = explained(refused().into(), true).hint.unwrap();
+        assert!(later.starts_with("it may have been accepted"), "{later}");
+    }
 }
