@@ -1,14 +1,17 @@
 //! A task: one attempt to run one slot on one node, which is one container. It never moves and is never reused;
 //! what replaces it is a new task in the same slot. The agent may start its container again, by the restart policy.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NodeId, ProjectName, ServiceName, TaskId};
+use crate::name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
 use crate::project::ServiceRef;
 use crate::quantity::{Revision, Slot, Timestamp};
-use crate::spec::container::Container;
+use crate::spec::Project;
+use crate::spec::container::{Container, MountSource};
+use crate::spec::resource::{Config, Network, Volume};
 use crate::spec::service::{Port, PortMode, Probe, Restart, Service};
 
 /// What the planner decided about one container.
@@ -77,6 +80,27 @@ pub struct Template {
     /// How often a restart was asked for.
     #[serde(default)]
     pub restarts_asked: u64,
+    /// What of its project it uses, as it was when the template was made: a task whose project has changed or gone
+    /// still has what it was made from.
+    #[serde(default, skip_serializing_if = "Needs::is_empty")]
+    pub needs: Needs,
+}
+
+/// What a container uses of its project.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Needs {
+    /// Its networks, by their key.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Network>)]
+    pub networks: BTreeMap<NetworkName, Network>,
+    /// Its named volumes, by their key.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Volume>)]
+    pub volumes: BTreeMap<VolumeName, Volume>,
+    /// The contents of its configs, by hash.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, Config>,
 }
 
 // === impl Task ===
@@ -107,8 +131,8 @@ impl Desired {
 // === impl Template ===
 
 impl Template {
-    /// What tasks of `service` are made of.
-    pub fn of(service: &Service) -> Self {
+    /// What tasks of `service`, which is one of `project`, are made of.
+    pub fn of(project: &Project, service: &Service) -> Self {
         let mut exposed: Vec<u16> = service.expose.clone();
         exposed.extend(service.ports.iter().map(|port| port.target));
         exposed.sort_unstable();
@@ -120,6 +144,7 @@ impl Template {
             host_ports: service.ports.iter().filter(|port| port.mode == PortMode::Host).cloned().collect(),
             exposed,
             restarts_asked: service.restarts_asked,
+            needs: Needs::of(project, &service.container),
         }
     }
 
@@ -127,6 +152,32 @@ impl Template {
     pub fn hash(&self) -> TemplateHash {
         let json = serde_json::to_vec(self).expect("a template holds nothing that JSON cannot");
         TemplateHash(blake3::hash(&json).to_hex().chars().take(16).collect())
+    }
+}
+
+// === impl Needs ===
+
+impl Needs {
+    fn of(project: &Project, container: &Container) -> Self {
+        let networks = container.networks.keys().filter_map(|key| project.networks.get_key_value(key));
+        let volumes = container.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => project.volumes.get_key_value(name),
+            MountSource::Anonymous | MountSource::Bind { .. } | MountSource::Tmpfs { .. } => None,
+        });
+        let configs = container.configs.iter().filter_map(|mount| {
+            let config = project.configs.get(&mount.config).filter(|config| config.hash() == mount.hash)?;
+            Some((mount.hash.clone(), config.clone()))
+        });
+        let owned = |(key, value): (&NetworkName, &Network)| (key.clone(), value.clone());
+        Self {
+            networks: networks.map(owned).collect(),
+            volumes: volumes.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            configs: configs.collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -128,11 +128,12 @@ impl Tug {
         end(self.agent.take().context("the agent does not run")?, signal).await
     }
 
-    /// Starts a second agent beside the one that runs, and ends that one: an upgrade.
+    /// Asks the agent to end and starts the next one at once: an upgrade, in which the two overlap.
     pub async fn replace_agent(&mut self) -> Result<()> {
         let old = self.agent.take().context("the agent does not run")?;
-        end(old, Signal::TERM).await?;
-        self.start_agent()
+        kill_process(Pid::from_child(&old), Signal::TERM)?;
+        self.start_agent()?;
+        end(old, Signal::TERM).await
     }
 
     /// The process id of the orchestrator.

@@ -62,6 +62,7 @@ impl Scope {
             host_ports: Vec::new(),
             exposed: vec![8080],
             restarts_asked: 0,
+            needs: tug_model::task::Needs::default(),
         };
         change(&mut template);
         let identity = Identity {

@@ -426,6 +426,15 @@ impl Default for StopGrace {
     }
 }
 
+// === impl Attachment ===
+
+impl Attachment {
+    /// Whether two containers with this attachment would claim the same address.
+    pub fn is_fixed(&self) -> bool {
+        self.ipv4_address.is_some() || self.ipv6_address.is_some() || self.mac_address.is_some()
+    }
+}
+
 // === impl Mount ===
 
 impl Mount {

@@ -211,7 +211,7 @@ impl Service {
     pub fn is_stop_first(&self) -> bool {
         self.ports.iter().any(|port| port.mode == PortMode::Host)
             || self.container.network_mode == super::container::NetworkMode::Host
-            || self.container.networks.values().any(|attachment| attachment.ipv4_address.is_some())
+            || self.container.networks.values().any(super::container::Attachment::is_fixed)
             || self.container.mounts.iter().any(super::container::Mount::is_written)
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tug_api::Code;
 use tug_api::client::CallError;
 use tug_api::error::chain;
 use tug_model::assignment::Assignment;
@@ -89,7 +88,8 @@ impl Session {
                 *acknowledged = Some(Acknowledged { state, assignment: wanted });
                 Outcome::Follows
             }
-            Ok(Err(CallError::Api(error))) if error.code == Code::Conflict => {
+            // Whatever the agent says, people must hear of it: it will not do what it is told.
+            Ok(Err(CallError::Api(error))) => {
                 if self.shared.refused(self, &error.message) {
                     tracing::warn!(node = %self.node, reason = error.message, "an agent does not obey");
                     self.record_refusal(&error.message).await;

@@ -81,8 +81,10 @@ fn task(slot: u32) -> Change {
 }
 
 fn template() -> tug_model::task::Template {
-    let service = serde_json::json!({ "container": { "image": "hello" } });
-    tug_model::task::Template::of(&serde_json::from_value(service).unwrap())
+    let project =
+        serde_json::json!({ "name": "shop", "services": { "web": { "container": { "image": "hello" } } } });
+    let project: tug_model::spec::Project = serde_json::from_value(project).unwrap();
+    tug_model::task::Template::of(&project, &project.services["web"])
 }
 
 fn with_template(slot: u32) -> Vec<Change> {

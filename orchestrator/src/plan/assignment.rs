@@ -2,13 +2,12 @@
 //!
 //! Computed from the store alone, never from observations: a report can not change what an agent is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tug_model::assignment::{AssignedTask, Assignment, Resources, Route};
+use tug_model::assignment::{AssignedTask, Assignment, Route};
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
-use tug_model::spec::resource::Config;
 use tug_model::spec::service::PortMode;
-use tug_model::task::{Task, Template};
+use tug_model::task::{Needs, Task, Template};
 
 use super::World;
 
@@ -18,23 +17,10 @@ pub fn assignment(world: &World, cluster: &str, epoch: u64, node: &NodeId) -> As
     cluster.clone_into(&mut whole.cluster);
     whole.epoch = epoch;
     whole.generation = world.revision;
-    for task in world.tasks.values().filter(|task| task.node == *node) {
-        whole.tasks.push(assigned(task));
-        if whole.templates.contains_key(&task.template) {
-            continue;
-        }
-        if let Some(template) = world.templates.get(&task.template) {
-            whole.templates.insert(task.template.clone(), Template::clone(template));
-            add_configs(world, &task.project, template, &mut whole.configs);
-        }
-    }
-    for task in &whole.tasks {
-        if !whole.projects.contains_key(&task.project)
-            && let Some(resources) = resources(world, &task.project)
-        {
-            whole.projects.insert(task.project.clone(), resources);
-        }
-    }
+    let tasks: Vec<&Task> =
+        world.tasks.values().map(AsRef::as_ref).filter(|task| task.node == *node).collect();
+    whole.tasks = tasks.iter().map(|task| assigned(task)).collect();
+    add_templates(&mut whole, world, tasks);
     whole.routes = routes(world);
     whole
 }
@@ -50,27 +36,24 @@ fn assigned(task: &Task) -> AssignedTask {
     }
 }
 
-/// The contents of the configs that a template mounts. A config that has changed since is not kept: a container made
-/// of the older one has its file already.
-fn add_configs(
-    world: &World,
-    project: &ProjectName,
-    template: &Template,
-    configs: &mut BTreeMap<String, Config>,
-) {
-    let Some(stored) = world.projects.get(project) else { return };
-    for mount in &template.container.configs {
-        if let Some(config) = stored.spec.configs.get(&mount.config)
-            && config.hash() == mount.hash
-        {
-            configs.insert(mount.hash.clone(), config.clone());
+/// The templates of `tasks`, and what they use of their projects. Where two templates of a project mean different things
+/// by one key, the node is told what the newer one means: the older one's container is there already.
+fn add_templates(whole: &mut Assignment, world: &World, mut tasks: Vec<&Task>) {
+    tasks.sort_by_key(|task| task.created_at);
+    let mut seen = BTreeSet::new();
+    for task in tasks {
+        if !seen.insert((&task.project, &task.template)) {
+            continue;
         }
+        let Some(template) = world.templates.get(&task.template) else { continue };
+        let mut template = Template::clone(template);
+        let Needs { networks, volumes, configs } = std::mem::take(&mut template.needs);
+        let resources = whole.projects.entry(task.project.clone()).or_default();
+        resources.networks.extend(networks);
+        resources.volumes.extend(volumes);
+        whole.configs.extend(configs);
+        whole.templates.insert(task.template.clone(), template);
     }
-}
-
-fn resources(world: &World, project: &ProjectName) -> Option<Resources> {
-    let spec = &world.projects.get(project)?.spec;
-    Some(Resources { networks: spec.networks.clone(), volumes: spec.volumes.clone() })
 }
 
 /// Every port that the agents open, with the tasks that may be given connections.

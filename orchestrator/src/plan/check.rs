@@ -248,8 +248,10 @@ impl Changed<'_> {
         if lost.is_empty() {
             return;
         }
-        let newest = Template::of(self.service).hash();
-        let unproved = self.running().any(|t| t.template == newest && !self.serving.contains_key(&t.id));
+        let project = self.world.projects.get(self.key.0);
+        let newest = project.map(|stored| Template::of(&stored.spec, self.service).hash());
+        let unproved =
+            self.running().any(|t| newest.as_ref() == Some(&t.template) && !self.serving.contains_key(&t.id));
         let allowed = usize::from(self.service.is_stop_first() && !unproved);
         if lost.len() > allowed {
             broken.push(format!("what served is lost: {}", lost.join(", ")));

@@ -33,7 +33,7 @@ pub fn project(world: &World, spec: &spec::Project) -> Preview {
         let key = ServiceRef { project: spec.name.clone(), service: name.clone() };
         ServicePreview {
             name: name.clone(),
-            action: action(old, new),
+            action: action((stored.map(|stored| &stored.spec), old), (spec, new)),
             replicas_before: replicas_before.get(name).copied().unwrap_or(0),
             replicas_after: replicas_after.get(name).copied().unwrap_or(0),
             differences: old.zip(new).map(|(old, new)| service_differences(old, new)).unwrap_or_default(),
@@ -47,13 +47,22 @@ pub fn project(world: &World, spec: &spec::Project) -> Preview {
     }
 }
 
-fn action(old: Option<&Service>, new: Option<&Service>) -> Action {
+/// What becomes of a service, whose two versions come with their projects.
+fn action(
+    (before, old): (Option<&spec::Project>, Option<&Service>),
+    (after, new): (&spec::Project, Option<&Service>),
+) -> Action {
+    let template = |project: &spec::Project, service| Template::of(project, service);
     match (old, new) {
         (_, None) => Action::Remove,
         (None, Some(_)) => Action::Create,
+        (Some(old), Some(new))
+            if before.map(|before| template(before, old)) != Some(template(after, new)) =>
+        {
+            Action::Replace
+        }
         (Some(old), Some(new)) if old == new => Action::Keep,
-        (Some(old), Some(new)) if Template::of(old) == Template::of(new) => Action::Change,
-        (Some(_), Some(_)) => Action::Replace,
+        (Some(_), Some(_)) => Action::Change,
     }
 }
 

@@ -43,7 +43,10 @@ impl<'w> Services<'w> {
         let mut all = Self { by_name: BTreeMap::new(), order: Vec::new() };
         for (project, stored) in &world.projects {
             for (name, service) in &stored.spec.services {
-                all.by_name.insert((project, name), Wanted::new(world, index, (project, name), service));
+                all.by_name.insert(
+                    (project, name),
+                    Wanted::new(world, index, (project, name), (&stored.spec, service)),
+                );
             }
             let mut visited = BTreeSet::new();
             for name in stored.spec.services.keys() {
@@ -94,8 +97,13 @@ impl<'w> Services<'w> {
 // === impl Wanted ===
 
 impl<'w> Wanted<'w> {
-    fn new(world: &'w World, index: &Index<'w>, key: Key<'w>, service: &'w Service) -> Self {
-        let template = Template::of(service);
+    fn new(
+        world: &'w World,
+        index: &Index<'w>,
+        key: Key<'w>,
+        (project, service): (&spec::Project, &'w Service),
+    ) -> Self {
+        let template = Template::of(project, service);
         let slots = match service.deploy.mode {
             Mode::Replicated(count) => (1..=count).map(|number| (Slot(number), None)).collect(),
             Mode::Global => global_slots(world, index, key, service),

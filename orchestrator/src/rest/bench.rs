@@ -112,7 +112,7 @@ impl Bench {
     pub(super) async fn task(&self, slot: u32) -> TaskId {
         let spec = self.store.snapshot().projects.values().next().unwrap().spec.clone();
         let (service, web) = spec.services.iter().find(|(name, _)| name.as_str() == "web").unwrap();
-        let template = Template::of(web);
+        let template = Template::of(&spec, web);
         let task = Task {
             id: Task::id_for(&spec.name, service, Slot(slot), Revision(1)),
             project: spec.name.clone(),

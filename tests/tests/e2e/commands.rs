@@ -1,6 +1,11 @@
 //! The command line, command by command, the way people and scripts use it.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use tokio::time::Instant;
+
+use tug_tests::tug::service;
 
 use crate::Web;
 
@@ -49,5 +54,28 @@ async fn what_is_gone_from_the_file_is_removed_and_its_volume_stays() -> Result<
     let status = web.tug.until_settled(&web.project).await?;
     assert_eq!(status.services.len(), 1, "{status:#?}");
     engine.inspect_volume(&volume).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_config_replaces_the_containers_and_a_removed_project_is_soon_gone() -> Result<()> {
+    let web = Web::start("config", 2).await?;
+    let with = |content: &str| {
+        let mounted = "    configs: [{source: words, target: /etc/words}]\n";
+        format!("{}{mounted}configs:\n  words:\n    content: {content}\n", web.manifest(2, "1"))
+    };
+    web.tug.apply(&with("one")).await?;
+    let before = web.tug.until_settled(&web.project).await?;
+    web.tug.apply(&with("two")).await?;
+    let after = web.tug.until_settled(&web.project).await?;
+    let ids = |status: &tug_model::status::ProjectStatus| -> Vec<String> {
+        service(status, "web").tasks.iter().map(|task| task.id.to_string()).collect()
+    };
+    assert!(ids(&after).iter().all(|id| !ids(&before).contains(id)), "{:?} {:?}", ids(&before), ids(&after));
+
+    // Nobody is connected, and the program ends at the first signal: nothing is waited for.
+    let start = Instant::now();
+    web.tug.ok(&["rm", "--yes", web.project.as_str()]).await?;
+    assert!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
     Ok(())
 }

@@ -45,6 +45,7 @@ pub(crate) fn template() -> Template {
         host_ports: Vec::new(),
         exposed: vec![80],
         restarts_asked: 0,
+        needs: tug_model::task::Needs::default(),
     }
 }
 

@@ -24,6 +24,7 @@ fn request(change: impl FnOnce(&mut Template)) -> ContainerRequest {
         host_ports: Vec::new(),
         exposed: Vec::new(),
         restarts_asked: 0,
+        needs: tug_model::task::Needs::default(),
     };
     change(&mut template);
     let network = |name: &str| Network { engine_name: format!("shop_{name}"), ..Network::default() };

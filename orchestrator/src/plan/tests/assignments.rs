@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tug_model::spec::container::ConfigMount;
+use tug_model::spec;
+use tug_model::spec::container::{Attachment, ConfigMount, Mount, MountSource};
 use tug_model::spec::resource::{Config, Network, Volume};
 use tug_model::task::Template;
 use tug_model::{NetworkName, Revision, VolumeName};
@@ -73,34 +74,62 @@ fn what_is_observed_changes_nothing_that_a_node_is_told() {
 }
 
 #[test]
-fn the_projects_of_its_tasks_and_the_configs_they_mount_come_along() {
+fn a_task_comes_with_what_it_was_made_from_also_when_its_project_has_changed_or_gone() {
     let mut world = draw("node n1\nservice shop/web\nservice idle/web x0\ntask shop.web.1.5 n1 v1 healthy");
     let mut spec = world.projects[&project_name("shop")].spec.clone();
     let content = Config { content: b"listen 80".to_vec() };
     let other = Config { content: b"never mounted".to_vec() };
-    let mount = |config: &str, hash: String| ConfigMount {
-        config: config.into(),
-        hash,
+    let mount = ConfigMount {
+        config: "web".into(),
+        hash: content.hash(),
         target: "/etc/web".into(),
         mode: None,
         uid: None,
         gid: None,
     };
+    let (default, unused) = (NetworkName::parse("default").unwrap(), NetworkName::parse("unused").unwrap());
+    let data = VolumeName::parse("data").unwrap();
     let container = &mut spec.services.get_mut(&service_name("web")).unwrap().container;
-    container.configs = vec![mount("web", content.hash()), mount("web", "of an older content".into())];
-    let template = Template::of(&spec.services[&service_name("web")]);
+    container.configs = vec![mount];
+    container.networks = [(default.clone(), Attachment::default())].into();
+    let source = MountSource::Volume { name: data.clone(), nocopy: false, subpath: None };
+    container.mounts = vec![Mount { source, target: "/data".into(), read_only: true }];
     spec.configs = [("web".into(), content.clone()), ("other".into(), other)].into();
-    spec.networks = [(NetworkName::parse("default").unwrap(), Network::default())].into();
-    spec.volumes = [(VolumeName::parse("data").unwrap(), Volume::default())].into();
-    let (networks, volumes) = (spec.networks.clone(), spec.volumes.clone());
-    world.projects.insert(project_name("shop"), Arc::new(stored(spec)));
+    spec.networks = [(default.clone(), Network::default()), (unused, Network::default())].into();
+    spec.volumes = [(data.clone(), Volume::default())].into();
+    let template = Template::of(&spec, &spec.services[&service_name("web")]);
     let task = world.tasks.get_mut(&tug_model::TaskId::parse("shop.web.1.5").unwrap()).unwrap();
     Arc::make_mut(task).template = template.hash();
     world.templates.insert(template.hash(), Arc::new(template));
+    let check = |world: &crate::plan::World| {
+        let told = assignment(world, "c", 1, &node_id("n1"));
+        assert_eq!(told.configs, [(content.hash(), content.clone())].into());
+        let projects: Vec<&str> = told.projects.keys().map(tug_model::ProjectName::as_str).collect();
+        assert_eq!(projects, ["shop"]);
+        let resources = &told.projects[&project_name("shop")];
+        assert_eq!(resources.networks, [(default.clone(), Network::default())].into());
+        assert_eq!(resources.volumes, [(data.clone(), Volume::default())].into());
+    };
+    world.projects.insert(project_name("shop"), Arc::new(stored(spec.clone())));
+    check(&world);
 
-    let told = assignment(&world, "c", 1, &node_id("n1"));
-    assert_eq!(told.configs, [(content.hash(), content)].into());
-    assert_eq!(told.projects.keys().map(tug_model::ProjectName::as_str).collect::<Vec<_>>(), ["shop"]);
-    let resources = &told.projects[&project_name("shop")];
-    assert_eq!((&resources.networks, &resources.volumes), (&networks, &volumes));
+    let changed = spec::Project { configs: [].into(), networks: [].into(), volumes: [].into(), ..spec };
+    world.projects.insert(project_name("shop"), Arc::new(stored(changed)));
+    check(&world);
+    world.projects.remove(&project_name("shop"));
+    check(&world);
+}
+
+#[test]
+fn a_volume_under_another_name_is_another_template() {
+    let world = draw("node n1\nservice shop/web volume");
+    let spec = &world.projects[&project_name("shop")].spec;
+    let web = &spec.services[&service_name("web")];
+    let mut renamed = spec.clone();
+    let data = VolumeName::parse("data").unwrap();
+    let volume = |name: &str| Volume { engine_name: name.into(), ..Volume::default() };
+    renamed.volumes.insert(data.clone(), volume("new"));
+    let mut usual = spec.clone();
+    usual.volumes.insert(data, volume("shop_data"));
+    assert_ne!(Template::of(&renamed, web).hash(), Template::of(&usual, web).hash());
 }

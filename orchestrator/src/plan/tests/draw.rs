@@ -139,7 +139,7 @@ impl Drawing {
         let mut shape =
             self.shapes.get(&(project.clone(), name.clone())).cloned().unwrap_or_else(|| service(&[]));
         shape.container.image = words[2].into();
-        let template = Template::of(&shape);
+        let template = Template::of(&bare(&project), &shape);
         let id = TaskId::parse(words[0]).unwrap();
         let node = node_id(words[1]);
         let mut task = Task {
@@ -302,4 +302,9 @@ pub(crate) fn phase(word: &str) -> Option<Phase> {
         "exit1" => Phase::Exited { exit: exit(1) },
         other => panic!("{other}"),
     })
+}
+
+/// A project that declares nothing which a template could need.
+fn bare(name: &ProjectName) -> spec::Project {
+    serde_json::from_value(serde_json::json!({ "name": name, "services": {} })).unwrap()
 }

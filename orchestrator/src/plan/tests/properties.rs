@@ -148,7 +148,7 @@ fn is_as_wanted(world: &World, now: tug_model::Timestamp) -> Result<(), String> 
         let spec = world
             .service(&task.project, &task.service)
             .ok_or_else(|| format!("{} is not wanted", task.id))?;
-        let is_newest = Template::of(spec).hash() == task.template;
+        let is_newest = Template::of(&world.projects[&task.project].spec, spec).hash() == task.template;
         if !is_newest && !is_hindered(&last, &task.service_ref()) {
             return Err(format!("{} is of an old version: {last}", task.id));
         }

@@ -8,7 +8,7 @@ use tug_model::{Slot, TaskId};
 
 fn create(world: &World, service: &str, slot: u32, node: &str) -> Change {
     let (project, service) = (project_name("shop"), service_name(service));
-    let template = Template::of(world.service(&project, &service).unwrap());
+    let template = Template::of(&world.projects[&project].spec, world.service(&project, &service).unwrap());
     Change::Create(crate::plan::Create {
         project,
         service,

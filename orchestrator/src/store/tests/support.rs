@@ -102,6 +102,7 @@ pub(super) fn template(image: &str) -> Template {
         host_ports: Vec::new(),
         exposed: Vec::new(),
         restarts_asked: 0,
+        needs: tug_model::task::Needs::default(),
     }
 }
 
