@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tug_agent::proxy::StopKind;
-use tug_agent::runtime::Runtime;
+use tug_agent::runtime::{Identity, Runtime};
 use tug_api::client::Client;
 use tug_api::transport::Channel;
 use tug_api::user::LogQuery;
@@ -148,7 +148,7 @@ impl House {
             at_stop: StopKind::Release,
         };
         let Node { agent, runtime } = node.open(context.clock).await?;
-        remove_orphans(context, runtime.as_ref(), &cluster).await?;
+        remove_orphans(context, runtime.as_ref(), project, &cluster).await?;
         let agent_stop = CancellationToken::new();
         let agent = tokio::spawn(Box::pin(agent.run(agent_stop.clone())));
         joined(&context.client).await?;
@@ -221,11 +221,17 @@ impl House {
     }
 }
 
-/// Removes the containers of this node that another cluster left: the state of an earlier run was lost.
-async fn remove_orphans(context: &mut Context, runtime: &dyn Runtime, cluster: &str) -> Result<(), Failure> {
+/// Removes the containers of this node and project that another cluster left: the state of an earlier run was lost.
+async fn remove_orphans(
+    context: &mut Context,
+    runtime: &dyn Runtime,
+    project: &ProjectName,
+    cluster: &str,
+) -> Result<(), Failure> {
     let failed = |error| Failure::caused("look for what an earlier run left behind", &error);
     let found = runtime.list().await.map_err(|error| failed(error).hint(build::HOW_TO_GET_DOCKER))?;
-    for orphan in found.iter().filter(|one| one.identity.cluster != cluster) {
+    let is_orphan = |one: &Identity| one.cluster != cluster && one.project == *project;
+    for orphan in found.iter().filter(|one| is_orphan(&one.identity)) {
         context.screen.note(&format!("removing {}, left behind by an earlier run", orphan.identity.task));
         runtime.remove(&orphan.id).await.map_err(failed)?;
     }
@@ -291,8 +297,19 @@ fn node_id(project: &ProjectName) -> Result<NodeId, Failure> {
 }
 
 fn node_id_for(user: u32, project: &ProjectName) -> Result<NodeId, Failure> {
-    let text: String = format!("dev-{user}-{project}").replace('_', "-").chars().take(63).collect();
+    const LONGEST: usize = 63;
+    // A node's name has fewer characters to choose from than a project's, and is cut: the number keeps apart what
+    // would look the same.
+    let number = format!("-{:08x}", fingerprint(project.as_str()));
+    let name = format!("dev-{user}-{project}").replace('_', "-");
+    let name: String = name.chars().take(LONGEST - number.len()).collect();
+    let text = format!("{}{number}", name.trim_end_matches('-'));
     NodeId::parse(&text).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// FNV-1a of `text` in 32 bits: the same in every version of Tug, which the hashes of the standard library need not be.
+fn fingerprint(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Where the project's published ports are to be found.
@@ -350,8 +367,21 @@ mod tests {
     fn every_project_of_every_user_has_a_node_of_its_own() {
         let node =
             |user, name: &str| node_id_for(user, &ProjectName::parse(name).unwrap()).unwrap().to_string();
-        assert_eq!(node(1000, "my_shop"), "dev-1000-my-shop");
-        assert_eq!(node(0, &"x".repeat(63)).len(), 63);
+        assert_eq!(node(1000, "my_shop"), "dev-1000-my-shop-d79c13f8");
+        assert_ne!(node(1000, "my_shop"), node(1000, "my-shop"));
+        assert_ne!(node(1000, "shop"), node(0, "shop"));
+        let (long, longer) = ("x".repeat(62), "x".repeat(63));
+        assert_eq!(node(0, &longer).len(), 63);
+        assert_ne!(node(0, &long), node(0, &longer));
+        let cut_at_a_dash = format!("{}_{}", "x".repeat(47), "y".repeat(10));
+        assert!(node(0, &cut_at_a_dash).starts_with(&format!("dev-0-{}-", "x".repeat(47))));
+    }
+
+    #[test]
+    fn fingerprints_never_change() {
+        assert_eq!(fingerprint(""), 0x811c_9dc5);
+        assert_eq!(fingerprint("a"), 0xe40c_292c);
+        assert_eq!(fingerprint("foobar"), 0xbf9c_f968);
     }
 
     #[test]
