@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::watch;
@@ -68,6 +69,11 @@ pub struct Handle {
     pub balancer: BalancerHandle,
 }
 
+/// The end of the agent before this one is waited for so long.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// And looked for so often.
+const LOCK_LOOK: Duration = Duration::from_millis(50);
+
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -82,13 +88,14 @@ impl Config {
     /// The number of containers that are made at once where nothing else is said: the engine is no faster with more.
     pub const CONCURRENCY: usize = 8;
 
-    /// The id that the node in `state_dir` has, made now if it has none. The runtime needs it before the agent.
+    /// The id that the node in `state_dir` has, made now if it has none. The runtime needs it before the agent, and so
+    /// before the folder is this agent's.
     pub fn node_id(
         state_dir: &std::path::Path,
         wanted: Option<NodeId>,
         hostname: &str,
     ) -> Result<NodeId, OpenError> {
-        Ok(Ledger::open(state_dir)?.node(wanted, hostname)?)
+        Ok(Ledger::open(state_dir)?.node_before_lock(wanted, hostname)?)
     }
 
     /// The name of this machine.
@@ -97,17 +104,25 @@ impl Config {
     }
 }
 
+// === impl OpenError ===
+
+impl OpenError {
+    /// Whether another agent works on the folder. Later it may not: this is worth another try.
+    pub fn is_locked(&self) -> bool {
+        let Self::State(error) = self;
+        error.is_locked()
+    }
+}
+
 // === impl Agent ===
 
 impl Agent {
-    /// Reads what is on disk and puts everything together. Nothing is asked or changed before [`Agent::run`].
-    #[expect(
-        clippy::unused_async,
-        reason = "opening may come to ask the engine, and callers should not notice"
-    )]
+    /// Reads what is on disk and puts everything together. No container is changed before [`Agent::run`].
+    ///
+    /// In an upgrade the agent before this one may still be on its way out: for a moment, its end is waited for.
     pub async fn open(config: Config) -> Result<(Self, Handle), OpenError> {
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
-        let lock = ledger.lock()?;
+        let lock = lock(&ledger).await?;
         let node = ledger.node(config.node, &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
@@ -157,5 +172,18 @@ impl Agent {
             drop(self.lock);
         };
         tokio::join!(biased; Box::pin(control), balancer, link);
+    }
+}
+
+/// Takes the folder, as soon as the agent before this one has left it.
+async fn lock(ledger: &Ledger) -> Result<Lock, ledger::LedgerError> {
+    let until = tokio::time::Instant::now() + LOCK_WAIT;
+    loop {
+        match ledger.lock() {
+            Err(error) if error.is_locked() && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(LOCK_LOOK).await;
+            }
+            taken => return taken,
+        }
     }
 }

@@ -110,6 +110,19 @@ impl Ledger {
         }
     }
 
+    /// The node's id as [`Ledger::node`] has it. The folder may be another agent's still: a file is written only where
+    /// an id must be made, and then under the lock.
+    pub fn node_before_lock(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, LedgerError> {
+        if let Some(wanted) = wanted {
+            return Ok(wanted);
+        }
+        if let Some(NodeFile { id }) = self.load(NODE)? {
+            return Ok(id);
+        }
+        let _lock = self.lock()?;
+        self.node(None, hostname)
+    }
+
     /// The node's id: the one it has had, or `wanted`, or one made from the host's name, once.
     pub fn node(&self, wanted: Option<NodeId>, hostname: &str) -> Result<NodeId, LedgerError> {
         let known = self.load(NODE)?.map(|NodeFile { id }| id);
@@ -178,6 +191,11 @@ impl LedgerError {
             }
             Self::Locked { .. } | Self::Random(_) => false,
         }
+    }
+
+    /// Whether another agent works on the folder, which may end.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
     }
 }
 
@@ -302,8 +320,23 @@ mod tests {
         assert_eq!(ledger.node(None, "renamed").unwrap(), made);
         let wanted = NodeId::parse("n1").unwrap();
         assert_eq!(ledger.node(Some(wanted.clone()), "x").unwrap(), wanted);
+        assert_eq!(ledger.node_before_lock(None, "x").unwrap(), made);
         for hostname in ["", "---", "é", &"a".repeat(300)] {
             assert!(NodeId::parse(invent(hostname).unwrap().as_str()).is_ok());
         }
+    }
+
+    #[test]
+    fn nothing_is_written_beside_another_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        let wanted = NodeId::parse("n1").unwrap();
+        let lock = ledger.lock().unwrap();
+        assert_eq!(ledger.node_before_lock(Some(wanted.clone()), "x").unwrap(), wanted);
+        assert!(ledger.node_before_lock(None, "x").unwrap_err().is_locked());
+        assert!(!folder.path().join(NODE).exists());
+        drop(lock);
+        let made = ledger.node_before_lock(None, "x").unwrap();
+        assert_eq!(ledger.node(None, "y").unwrap(), made);
     }
 }

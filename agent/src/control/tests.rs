@@ -3,6 +3,7 @@
 mod conversations;
 mod engine;
 mod fake;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,8 +52,8 @@ impl Machine {
         Self { state: tempfile::tempdir().unwrap(), engine, clock }
     }
 
-    async fn agent(&self) -> Running {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             state_dir: self.state.path().to_owned(),
             node: Some(node()),
             hostname: "testhost".to_owned(),
@@ -64,8 +65,11 @@ impl Machine {
             balancer: None,
             concurrency: 4,
             seed: 1,
-        };
-        let (agent, handle) = Agent::open(config).await.unwrap();
+        }
+    }
+
+    async fn agent(&self) -> Running {
+        let (agent, handle) = Agent::open(self.config()).await.unwrap();
         let stop = CancellationToken::new();
         let client = NodeClient::new(Channel::service(handle.router.clone()));
         let agent = tokio::spawn(agent.run(stop.clone()));

@@ -15,7 +15,7 @@ use tug_api::Clock;
 use tug_model::NodeId;
 
 use crate::arguments::NodeOptions;
-use crate::failure::{CONFIGURATION, Failure};
+use crate::failure::{CONFIGURATION, FAILED, Failure};
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -105,10 +105,12 @@ pub(super) fn holder(state_dir: &Path) -> Result<HolderConfig, Failure> {
     Ok(HolderConfig { executable, arguments, socket: agent_dir(&state_dir).join("holder.sock") })
 }
 
-/// State that cannot be used: one line, and an exit code that tells a service manager not to try again.
+/// State that cannot be used: one line, and an exit code that tells a service manager not to try again, unless another
+/// process has the state, which will end.
 pub(super) fn unusable(who: &str, state_dir: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
     let what = format!("{who} cannot use its state in {}", state_dir.display());
-    Failure { code: CONFIGURATION, ..Failure::caused(&what, error) }
+    let is_locked = error.downcast_ref().is_some_and(tug_agent::OpenError::is_locked);
+    Failure { code: if is_locked { FAILED } else { CONFIGURATION }, ..Failure::caused(&what, error) }
 }
 
 /// The path in `unix:///path` or `/path`.
