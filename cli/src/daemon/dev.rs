@@ -7,12 +7,13 @@
 //! because nobody else ever will.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +135,7 @@ impl House {
         let cluster = tokio::select! {
             biased;
             ended = &mut plane => return Err(ended_early(ended)),
-            cluster = answered(&context.client) => cluster?,
+            cluster = answered(&context.client, &socket) => cluster?,
         };
         if is_left {
             context.screen.note(&format!("taking over what an earlier `tug dev` of {project} left behind"));
@@ -238,16 +239,31 @@ async fn remove_orphans(
     Ok(())
 }
 
-/// Waits until the control plane answers; gives the cluster's id.
-async fn answered(client: &Client) -> Result<String, Failure> {
+/// Waits until the control plane of this process answers; gives the cluster's id. Until ours has bound the socket,
+/// another `tug dev` of the project may still listen there.
+async fn answered(client: &Client, socket: &Path) -> Result<String, Failure> {
     let deadline = Instant::now() + START;
     loop {
-        match client.info().await {
-            Ok(info) => return Ok(info.cluster),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => sleep(LOOK).await,
+        let failure = match is_served_here(socket).await {
+            Ok(true) => match client.info().await {
+                Ok(info) => return Ok(info.cluster),
+                Err(error) => error.into(),
+            },
+            Ok(false) => Failure::new(format!("another process serves {}", socket.display()))
+                .hint("is another `tug dev` of the same project running?"),
+            Err(error) => Failure::caused(&format!("reach {}", socket.display()), &error),
+        };
+        if Instant::now() > deadline {
+            return Err(failure);
         }
+        sleep(LOOK).await;
     }
+}
+
+/// Whether it is this process that listens on `socket`.
+async fn is_served_here(socket: &Path) -> io::Result<bool> {
+    let listener = UnixStream::connect(socket).await?.peer_cred()?;
+    Ok(listener.pid() == Some(rustix::process::getpid().as_raw_pid()))
 }
 
 /// Waits until the node has said what it is, so that the first plan can place something. A node whose Engine does not
@@ -271,7 +287,7 @@ fn ended_early(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Fa
 /// The project's folder, which only its user may enter.
 fn folder(surroundings: &Surroundings, project: &ProjectName) -> Result<PathBuf, Failure> {
     let folder = state_home(surroundings).join("tug/dev").join(project.as_str());
-    let failed = |error: std::io::Error| Failure::caused(&format!("make {}", folder.display()), &error);
+    let failed = |error: io::Error| Failure::caused(&format!("make {}", folder.display()), &error);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     Ok(folder)
@@ -346,8 +362,7 @@ fn looks_like_http(port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use tokio::net::UnixListener;
     use tug_model::spec::service::Port;
 
     use super::*;
@@ -382,6 +397,15 @@ mod tests {
         assert_eq!(fingerprint(""), 0x811c_9dc5);
         assert_eq!(fingerprint("a"), 0xe40c_292c);
         assert_eq!(fingerprint("foobar"), 0xbf9c_f968);
+    }
+
+    #[tokio::test]
+    async fn only_our_own_control_plane_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = folder.path().join("ours.sock");
+        assert!(is_served_here(&ours).await.is_err(), "nobody listens");
+        let _listener = UnixListener::bind(&ours).unwrap();
+        assert!(is_served_here(&ours).await.unwrap());
     }
 
     #[test]
