@@ -54,6 +54,8 @@ pub(crate) enum Ended {
     TimedOut(Option<Box<ProjectStatus>>),
     /// The project went away meanwhile.
     Vanished,
+    /// The project was removed, and applied again meanwhile.
+    Returned,
     /// The user does not want to wait any longer.
     Interrupted,
 }
@@ -87,7 +89,7 @@ impl Wait {
     pub(crate) fn for_change(project: &ProjectName, accepted: &Accepted, timeout: Duration) -> Self {
         let goal = match accepted.number {
             Some(number) => Goal::Settled(Settled { number, ..Settled::default() }),
-            None => Goal::Gone,
+            None => Goal::Gone(accepted.revision),
         };
         Self { project: project.clone(), since: accepted.revision, goal, timeout }
     }
@@ -220,12 +222,13 @@ impl Watcher<'_> {
                 None
             }
             Verdict::Reached => Some(Ended::Reached),
+            Verdict::Returned => Some(Ended::Returned),
             Verdict::Failed => Some(Ended::Failed(Box::new(status))),
         }
     }
 
     fn gone(&self) -> Ended {
-        if self.wait.goal == Goal::Gone { Ended::Reached } else { Ended::Vanished }
+        if matches!(self.wait.goal, Goal::Gone(_)) { Ended::Reached } else { Ended::Vanished }
     }
 
     fn back(&mut self) {

@@ -38,7 +38,7 @@ pub(crate) async fn settle(
     if let Goal::Settled(settled) = &mut wanted.goal {
         settled.services = services;
     }
-    let removal = wanted.goal == Goal::Gone;
+    let removal = matches!(wanted.goal, Goal::Gone(_));
     match wait(context, &wanted).await? {
         Ended::Reached => {
             let done = if removal { "is gone; its volumes stay" } else { "is healthy" };
@@ -57,6 +57,10 @@ pub(crate) async fn settle(
             let what = if removal { "gone" } else { "healthy" };
             let failure = Failure::new(format!("{project} is not {what} after {within}"));
             Err(failure.hint("it goes on; wait longer with --timeout"))
+        }
+        Ended::Returned => {
+            context.screen.note(&format!("{project} was removed, and applied again meanwhile: it stays"));
+            Ok(())
         }
         Ended::Vanished => Err(Failure::new(format!("{project} was removed meanwhile"))),
         Ended::Interrupted => {

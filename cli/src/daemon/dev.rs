@@ -98,7 +98,7 @@ async fn live(context: &mut Context, manifest: &Manifest) -> Result<(), Failure>
                 context.screen.note(&format!("{} {project} is healthy", paint(style::GOOD, "✓")));
             }
             Ended::Failed(status) | Ended::TimedOut(Some(status)) => settle::explain(context, &status).await,
-            Ended::TimedOut(None) | Ended::Vanished | Ended::Interrupted => {}
+            Ended::TimedOut(None) | Ended::Vanished | Ended::Returned | Ended::Interrupted => {}
         }
         for address in addresses(&manifest.request.spec) {
             context.screen.note(&format!("  {address}"));
@@ -187,10 +187,17 @@ impl House {
             Ok(accepted) => {
                 let longest = project.services.values().map(|one| one.container.stop_grace_period.0).max();
                 let timeout = END + longest.unwrap_or(Millis(0)).duration() * 2;
-                let gone =
-                    Wait { project: name.clone(), since: accepted.revision, goal: Goal::Gone, timeout };
-                if wait(context, &gone).await? != Ended::Reached {
-                    return Err(Failure::new(format!("{name} is not gone after {}", Millis::from(timeout))));
+                let since = accepted.revision;
+                let gone = Wait { project: name.clone(), since, goal: Goal::Gone(since), timeout };
+                match wait(context, &gone).await? {
+                    Ended::Reached => {}
+                    Ended::Returned => {
+                        return Err(Failure::new(format!("{name} was applied again while it was removed")));
+                    }
+                    Ended::Failed(_) | Ended::TimedOut(_) | Ended::Vanished | Ended::Interrupted => {
+                        let within = Millis::from(timeout);
+                        return Err(Failure::new(format!("{name} is not gone after {within}")));
+                    }
                 }
             }
             Err(tug_api::client::CallError::Api(error)) if error.code == tug_api::Code::NotFound => {}

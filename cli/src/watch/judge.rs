@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tug_model::report::Phase;
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus};
-use tug_model::{Millis, ServiceName, Timestamp};
+use tug_model::{Millis, Revision, ServiceName, Timestamp};
 
 /// How long a service may keep failing before the waiting is given up: what waits for a database that is still
 /// starting recovers within it.
@@ -21,8 +21,8 @@ pub(crate) const STEADY: Millis = Millis::from_secs(2);
 pub(crate) enum Goal {
     /// A version of the project is in place and healthy.
     Settled(Settled),
-    /// The project is gone, its last container too.
-    Gone,
+    /// The project is gone, its last container too, after the commit that removed it.
+    Gone(Revision),
 }
 
 /// What it takes to be settled.
@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
     Wait,
     /// There.
     Reached,
+    /// What was removed is there again: somebody applied it meanwhile.
+    Returned,
     /// It will not get there.
     Failed,
 }
@@ -67,7 +69,13 @@ impl Judge {
     /// What `status` means, seen at the instant `now`, which is the time of day `today`.
     pub(crate) fn see(&mut self, status: &ProjectStatus, now: Instant, today: Timestamp) -> Verdict {
         self.wake_at = None;
-        let Goal::Settled(wanted) = &self.goal else { return Verdict::Wait };
+        let wanted = match &self.goal {
+            Goal::Settled(wanted) => wanted,
+            Goal::Gone(removed) if status.number.is_some() && status.revision > *removed => {
+                return Verdict::Returned;
+            }
+            Goal::Gone(_) => return Verdict::Wait,
+        };
         if status.number.is_none_or(|seen| seen < wanted.number) {
             self.failing_since.clear();
             return Verdict::Wait;
@@ -242,9 +250,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_but_its_end_satisfies_a_removal() {
-        let mut judge = Judge::new(Goal::Gone);
-        assert_eq!(see(&mut judge, &crashing(), Instant::now()), Verdict::Wait);
+    async fn nothing_but_its_end_or_its_return_satisfies_a_removal() {
+        let mut judge = Judge::new(Goal::Gone(Revision(9)));
+        let mut status = crashing();
+        assert_eq!(see(&mut judge, &status, Instant::now()), Verdict::Wait, "it was not removed yet");
+        (status.number, status.revision) = (None, Revision(12));
+        assert_eq!(see(&mut judge, &status, Instant::now()), Verdict::Wait, "it is being removed");
         assert_eq!(judge.wake_at(), None);
+        status.number = Some(1);
+        assert_eq!(see(&mut judge, &status, Instant::now()), Verdict::Returned, "somebody applied it again");
     }
 }

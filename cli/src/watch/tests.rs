@@ -181,7 +181,7 @@ async fn a_crash_loop_fails_without_a_further_word_from_the_server() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removal_ends_when_the_project_is_gone() {
-    let removal = Wait { goal: Goal::Gone, ..deployment() };
+    let removal = Wait { goal: Goal::Gone(Revision(7)), ..deployment() };
     let gone = WatchItem::Gone { project: removal.project.clone() };
     let server = Server::new(Some(busy()), vec![Stream::Stays(vec![gone])]);
     assert_eq!(wait(&mut server.context().0, &removal).await.unwrap(), Ended::Reached);
@@ -189,6 +189,14 @@ async fn a_removal_ends_when_the_project_is_gone() {
     assert_eq!(wait(&mut server.context().0, &removal).await.unwrap(), Ended::Reached, "it was quicker");
     let server = Server::new(None, vec![Stream::Stays(Vec::new())]);
     assert_eq!(wait(&mut server.context().0, &deployment()).await.unwrap(), Ended::Vanished);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_ends_when_the_project_is_applied_again() {
+    let removal = Wait { goal: Goal::Gone(Revision(7)), ..deployment() };
+    let again = ProjectStatus { revision: Revision(8), ..busy() };
+    let server = Server::new(Some(busy()), vec![Stream::Stays(vec![WatchItem::Status(again)])]);
+    assert_eq!(wait(&mut server.context().0, &removal).await.unwrap(), Ended::Returned);
 }
 
 #[tokio::test(start_paused = true)]
