@@ -64,7 +64,7 @@ impl ConfigFiles {
         Ok(files)
     }
 
-    /// Removes every file that none of `templates` needs.
+    /// Removes every file that none of `templates` needs. An error is about one that stays; the others are gone.
     pub(super) fn keep_only<'a>(&self, templates: impl Iterator<Item = &'a Template>) -> io::Result<()> {
         let needed: BTreeSet<String> =
             templates.flat_map(|template| &template.container.configs).map(name).collect();
@@ -73,23 +73,34 @@ impl ConfigFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        let mut failed = None;
         for entry in entries {
             let entry = entry?;
             if !entry.file_name().to_str().is_some_and(|file| needed.contains(file)) {
-                fs::remove_file(entry.path())?;
+                // One that stays must not keep the others.
+                failed = remove(&entry.path()).err().or(failed);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn write(&self, path: &Path, mount: &ConfigMount, content: &[u8]) -> io::Result<()> {
-        if path.exists() {
+        if path.is_file() {
             return Ok(());
+        }
+        // An engine makes a directory of a path that it shall mount and does not find.
+        if path.is_dir() {
+            fs::remove_dir(path)?;
         }
         // Processes of any user in a container must get through to their own file, and see no list of the others.
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.folder)?;
         ledger::replace(path, content, mount.mode.unwrap_or(MODE), (mount.uid, mount.gid))
     }
+}
+
+/// Removes a file, or a directory with nothing in it.
+fn remove(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
 }
 
 /// The name of the file of `mount`: its content's hash, and how it may be read where that is said.
@@ -130,6 +141,7 @@ mod tests {
             host_ports: Vec::new(),
             exposed: Vec::new(),
             restarts_asked: 0,
+            needs: tug_model::task::Needs::default(),
         }
     }
 
@@ -165,5 +177,29 @@ mod tests {
         let template = template(vec![mount(&Config::default(), "/a", None)]);
         let error = files.prepare(&template, &BTreeMap::new()).unwrap_err();
         assert!(error.to_string().contains("`app`"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_no_file_and_what_cannot_be_removed_keeps_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("configs");
+        let files = ConfigFiles::new(folder.clone());
+        let config = Config { content: b"one".to_vec() };
+        let contents = BTreeMap::from([(config.hash(), config.clone())]);
+        let one = template(vec![mount(&config, "/a", None)]);
+        let path = folder.join(config.hash());
+        fs::create_dir_all(&path).unwrap();
+        assert_eq!(files.prepare(&one, &contents).unwrap()["/a"], path);
+        assert_eq!(fs::read(&path).unwrap(), config.content);
+
+        for number in 0..20 {
+            fs::write(folder.join(format!("old{number}")), "").unwrap();
+        }
+        fs::create_dir_all(folder.join("full/inside")).unwrap();
+        fs::create_dir(folder.join("empty")).unwrap();
+        files.keep_only([&one].into_iter()).unwrap_err();
+        let left =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(left.collect::<BTreeSet<_>>(), BTreeSet::from([config.hash(), "full".to_owned()]));
     }
 }
