@@ -1,5 +1,7 @@
 //! `GET /tasks/{id}/logs`: what a task's container wrote, across its restarts when it is followed.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use futures_util::{StreamExt, stream};
@@ -23,7 +25,14 @@ struct Reading {
     feed: Feed<LogLine>,
     /// When the newest line was written.
     newest: Option<Timestamp>,
+    /// So many lines of that very millisecond were read.
+    read_then: u32,
+    /// So many of them come once more, after the feed was opened again.
+    again: u32,
 }
+
+/// So long after a feed broke the same run is read on, if it is no other by then.
+const REOPEN: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs(
     State(shared): State<Shared>,
@@ -35,7 +44,16 @@ pub(super) async fn logs(
     let inside = shared.inside(&task)?;
     let asked = runtime::LogQuery { since: query.since, tail: query.tail, follow: query.follow };
     let feed = shared.runtime.logs(&inside.container, asked).await.map_err(|error| failed(&error))?;
-    let reading = Reading { shared, task, follow: query.follow, inside, feed, newest: query.since };
+    let reading = Reading {
+        shared,
+        task,
+        follow: query.follow,
+        inside,
+        feed,
+        newest: query.since,
+        read_then: 0,
+        again: 0,
+    };
     Ok(lines::response(stream::unfold(reading, async |mut reading| {
         let line = reading.next().await?;
         Some((line, reading))
@@ -59,8 +77,8 @@ impl Reading {
     async fn next(&mut self) -> Option<TaskLogLine> {
         loop {
             match self.feed.next().await {
+                Some(Ok(line)) if self.was_read(&line) => {}
                 Some(Ok(line)) => {
-                    self.newest = Some(line.at);
                     return Some(TaskLogLine {
                         at: line.at,
                         stream: match line.stream {
@@ -80,20 +98,43 @@ impl Reading {
         }
     }
 
-    /// Waits for the next run of the task, and reads on; `None` when the task has gone.
+    /// Whether the line had been read before the feed was opened again; notes it if not.
+    fn was_read(&mut self, line: &LogLine) -> bool {
+        let is_of_the_newest = self.newest == Some(line.at);
+        if is_of_the_newest && self.again > 0 {
+            self.again -= 1;
+            return true;
+        }
+        self.read_then = if is_of_the_newest { self.read_then.saturating_add(1) } else { 1 };
+        (self.newest, self.again) = (Some(line.at), 0);
+        false
+    }
+
+    /// Waits for the next run of the task and reads on, or goes on with the same one where only the feed broke;
+    /// `None` when the task has gone.
     async fn resume(&mut self) -> Option<()> {
         loop {
-            let inside = next_run(&mut self.shared.snapshots, &self.task, &self.inside).await?;
-            // What was written in the same millisecond was read already.
-            let since = self.newest.map(|newest| Timestamp(newest.0 + 1));
-            let query = runtime::LogQuery { since, tail: None, follow: true };
+            let next = next_run(&mut self.shared.snapshots, &self.task, &self.inside);
+            let inside = match tokio::time::timeout(REOPEN, next).await {
+                Ok(next) => next?,
+                Err(_) if self.goes_on() => self.inside.clone(),
+                Err(_) => continue,
+            };
+            let query = runtime::LogQuery { since: self.newest, tail: None, follow: true };
             let feed = self.shared.runtime.logs(&inside.container, query).await;
             self.inside = inside;
             if let Ok(feed) = feed {
-                self.feed = feed;
+                (self.feed, self.again) = (feed, self.read_then);
                 return Some(());
             }
         }
+    }
+
+    /// Whether the run that is read still goes on.
+    fn goes_on(&self) -> bool {
+        let snapshot = self.shared.snapshots.borrow();
+        let now = snapshot.as_ref().and_then(|snapshot| snapshot.containers.get(&self.task));
+        self.inside.running.is_some() && now == Some(&self.inside)
     }
 }
 

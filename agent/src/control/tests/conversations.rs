@@ -50,6 +50,31 @@ async fn a_log_is_followed_across_restarts_until_the_task_has_gone() {
     agent.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_feed_breaks_is_read_on_and_no_line_comes_twice() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    agent.assign(&told(1, &template(), &[1])).await;
+    agent.until_healthy(1).await;
+    let query = LogQuery { follow: true, ..LogQuery::default() };
+    let mut log = agent.client.logs(&id(1), &query).await.unwrap();
+    let opened = machine.engine.logs_opened();
+    for line in ["starting", "panic: no luck"] {
+        assert_eq!(log.next().await.unwrap().unwrap().line, line);
+    }
+    for cut in 1..4 {
+        machine.engine.cuts_logs();
+        let silence = tokio::time::timeout(Duration::from_secs(3), log.next()).await;
+        assert!(silence.is_err(), "both lines were read before: {silence:?}");
+        assert_eq!(machine.engine.logs_opened(), opened + cut, "opened again, once");
+    }
+    machine.engine.somebody_kills("shop.web.1.1");
+    for line in ["starting", "panic: no luck"] {
+        assert_eq!(log.next().await.unwrap().unwrap().line, line);
+    }
+    agent.end().await;
+}
+
 fn frames(frames: &[Frame]) -> Bytes {
     let mut bytes = BytesMut::new();
     for frame in frames {

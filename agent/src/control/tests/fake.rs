@@ -50,6 +50,8 @@ struct Inner {
     made: u32,
     working: usize,
     most_working: usize,
+    cuts: u32,
+    logs_opened: u32,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,8 @@ impl Engine {
             made: 0,
             working: 0,
             most_working: 0,
+            cuts: 0,
+            logs_opened: 0,
         })))
     }
 
@@ -130,6 +134,16 @@ impl Engine {
 
     pub(super) fn most_at_once(&self) -> usize {
         self.lock().most_working
+    }
+
+    /// The feeds of the logs break, while everything runs on.
+    pub(super) fn cuts_logs(&self) {
+        self.lock().cuts += 1;
+    }
+
+    /// How many logs were opened.
+    pub(super) fn logs_opened(&self) -> u32 {
+        self.lock().logs_opened
     }
 
     /// Somebody kills the process of a task.
@@ -423,20 +437,30 @@ impl Runtime for Engine {
     /// Two lines a run; followed until the run ends.
     fn logs<'a>(&'a self, id: &'a ContainerId, query: LogQuery) -> Answer<'a, Feed<LogLine>> {
         Box::pin(async move {
-            let (at, run) = {
-                let inner = self.lock();
-                (inner.clock.now(), inner.containers.get(id).map_or(0, |container| container.runs))
+            let (at, run, cuts) = {
+                let mut inner = self.lock();
+                inner.logs_opened += 1;
+                let container = inner.containers.get(id);
+                let at = match container.map(|container| &container.found.state) {
+                    Some(State::Running { started_at }) => *started_at,
+                    Some(_) | None => inner.clock.now(),
+                };
+                (at, container.map_or(0, |container| container.runs), inner.cuts)
             };
             let line = |text: &'static str| {
                 Ok(LogLine { stream: Stream::Stderr, at, text: bytes::Bytes::from_static(text.as_bytes()) })
             };
-            let lines = stream::iter([line("starting"), line("panic: no luck")]);
+            let written = query.since.is_none_or(|since| since <= at);
+            let lines = written.then(|| stream::iter([line("starting"), line("panic: no luck")]));
+            let lines = stream::iter(lines).flatten();
             let (engine, id) = (self.clone(), id.clone());
             let end = async move {
                 let runs = |engine: &Self| {
                     let inner = engine.lock();
                     inner.containers.get(&id).is_some_and(|container| {
-                        container.runs == run && matches!(container.found.state, State::Running { .. })
+                        inner.cuts == cuts
+                            && container.runs == run
+                            && matches!(container.found.state, State::Running { .. })
                     })
                 };
                 while query.follow && runs(&engine) {
