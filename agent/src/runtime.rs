@@ -121,6 +121,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The id of an image that the node has.
     fn image_present<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<String>>;
 
+    /// The same, if the image is for `platform`: `os/arch[/variant]`. A real engine may have it for another one;
+    /// for an engine whose images fit every platform, this default does.
+    fn image_present_for<'a>(&'a self, reference: &'a str, _platform: &'a str) -> Answer<'a, Option<String>> {
+        self.image_present(reference)
+    }
+
     /// Fetches an image and returns its id. The caller sees to it that one image is fetched once at a time.
     fn pull<'a>(
         &'a self,

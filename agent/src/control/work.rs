@@ -105,6 +105,8 @@ enum StepError {
     Config(#[from] super::configs::ConfigError),
     #[error("image `{0}` is not on this node, and its pull policy is `never`")]
     NoImage(String),
+    #[error("image `{0}` is not on this node for platform `{1}`, and its pull policy is `never`")]
+    NoImageFor(String, String),
     #[error(
         "image `{0}` was built on another machine and is not on this node: apply the project again from here"
     )]
@@ -219,17 +221,28 @@ impl Tools {
 
 /// The id of an image, from the node or from a registry.
 async fn fetch(tools: &Tools, wanted: &ImageWanted) -> Result<String, StepError> {
-    let here = match wanted.policy {
-        PullPolicy::Missing | PullPolicy::Never => tools.runtime.image_present(&wanted.reference).await?,
-        PullPolicy::Always => None,
+    // An id names one image only, which is for whatever platform it was built for.
+    let built = wanted.reference.starts_with("sha256:");
+    let platform = wanted.platform.as_deref().filter(|_| !built);
+    let here = match (wanted.policy, platform) {
+        (PullPolicy::Always, _) => None,
+        (PullPolicy::Missing | PullPolicy::Never, None) => {
+            tools.runtime.image_present(&wanted.reference).await?
+        }
+        (PullPolicy::Missing | PullPolicy::Never, Some(platform)) => {
+            tools.runtime.image_present_for(&wanted.reference, platform).await?
+        }
     };
     if let Some(id) = here {
         return Ok(id);
     }
     if wanted.policy == PullPolicy::Never {
         let reference = wanted.reference.clone();
-        let built = reference.starts_with("sha256:");
-        return Err(if built { StepError::NotBuilt(reference) } else { StepError::NoImage(reference) });
+        return Err(match platform {
+            Some(platform) => StepError::NoImageFor(reference, platform.to_owned()),
+            None if built => StepError::NotBuilt(reference),
+            None => StepError::NoImage(reference),
+        });
     }
     let (notes, image) = (tools.notes.clone(), wanted.clone());
     let progress = Box::new(move |text: String| {

@@ -146,7 +146,11 @@ impl Runtime for Docker {
     }
 
     fn image_present<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<String>> {
-        Box::pin(self.find_image(reference))
+        Box::pin(self.find_image(reference, None))
+    }
+
+    fn image_present_for<'a>(&'a self, reference: &'a str, platform: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(self.find_image(reference, Some(platform)))
     }
 
     fn pull<'a>(

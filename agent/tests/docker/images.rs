@@ -15,6 +15,10 @@ async fn an_image_is_found_by_name_and_by_id() {
     let by_name = scope.docker.image_present("tug-tests-hello:runtime").await.unwrap();
     assert_eq!(by_name.as_deref(), Some(scope.image.as_str()));
     assert_eq!(scope.docker.image_present(&scope.image).await.unwrap(), by_name);
+    for (platform, present) in [(std::env::consts::ARCH, true), ("linux/s390x", false)] {
+        let found = scope.docker.image_present_for(&scope.image, platform).await.unwrap();
+        assert_eq!(found.is_some(), present, "{platform}");
+    }
     assert_eq!(scope.docker.image_present("tug-tests-hello:none").await.unwrap(), None);
     assert!(scope.docker.image_present("../../info").await.unwrap_err().is_permanent());
 }

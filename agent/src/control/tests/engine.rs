@@ -98,3 +98,22 @@ async fn the_same_story_is_told_the_same_way() {
     assert!(stories[0].len() > 50);
     assert_eq!(stories[0], stories[1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_here_for_another_platform_is_pulled() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    for (generation, platform, pulls) in [(1, "linux/amd64", 0), (2, "linux/arm64", 1)] {
+        let mut wanted = template();
+        wanted.container.platform = Some(platform.to_owned());
+        let number = u32::try_from(generation).unwrap();
+        agent.assign(&told(generation, &wanted, &[number])).await;
+        agent
+            .until("running", |report| {
+                report.tasks.iter().any(|task| task.id == id(number) && task.phase.is_healthy())
+            })
+            .await;
+        assert_eq!(machine.engine.log_of("pull").len(), pulls, "{platform}");
+    }
+    agent.end().await;
+}

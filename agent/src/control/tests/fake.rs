@@ -417,6 +417,14 @@ impl Runtime for Engine {
         })
     }
 
+    /// Every image is for amd64.
+    fn image_present_for<'a>(&'a self, reference: &'a str, platform: &'a str) -> Answer<'a, Option<String>> {
+        if platform == "linux/amd64" {
+            return self.image_present(reference);
+        }
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     fn pull<'a>(&'a self, reference: &'a str, _: Option<&'a str>, progress: Progress) -> Answer<'a, String> {
         Box::pin(async move {
             self.note(format!("pull {reference}"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::CreateImageInfo;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::TryStreamExt;
 use tug_model::quantity::Bytes;
@@ -14,12 +14,17 @@ use crate::runtime::Cause;
 // === impl Docker ===
 
 impl Docker {
-    pub(super) async fn find_image(&self, reference: &str) -> Result<Option<String>, RuntimeError> {
+    pub(super) async fn find_image(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+    ) -> Result<Option<String>, RuntimeError> {
         let call = self.call(Operation::Image, reference);
         check_reference(&call, reference)?;
         let found =
             call.within(deadline::READ, |client| async move { client.inspect_image(reference).await }).await;
         match found {
+            Ok(image) if platform.is_some_and(|platform| is_for_another(&image, platform)) => Ok(None),
             Ok(image) => Ok(image.id),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -39,7 +44,7 @@ impl Docker {
             Ok(pulled) => pulled?,
             Err(_) => return Err(call.error(Cause::Timeout(deadline::PULL))),
         }
-        let id = self.find_image(reference).await?;
+        let id = self.find_image(reference, None).await?;
         id.ok_or_else(|| {
             call.error(Cause::Failed("the engine pulled it and does not have it now".to_owned()))
         })
@@ -68,6 +73,35 @@ async fn follow_pull(
             progress(text.clone());
             said = text;
         }
+    }
+}
+
+/// Whether the image is surely not for `platform`. What either does not say is no difference.
+fn is_for_another(image: &ImageInspect, platform: &str) -> bool {
+    let mut parts = platform.split('/');
+    let (first, second, variant) = (parts.next(), parts.next(), parts.next());
+    // One word alone is an architecture, or an operating system that images are made for.
+    let (os, arch) = match (first, second) {
+        (Some("linux" | "windows"), None) => (first, None),
+        (arch, None) => (None, arch),
+        (os, arch) => (os, arch),
+    };
+    let differs = |wanted: Option<&str>, found: &Option<String>| {
+        let (wanted, found) = (wanted.unwrap_or_default(), found.as_deref().unwrap_or_default());
+        !wanted.is_empty() && !found.is_empty() && plain_arch(wanted) != plain_arch(found)
+    };
+    differs(os, &image.os) || differs(arch, &image.architecture) || differs(variant, &image.variant)
+}
+
+/// The name that images have for an architecture, where people have more than one.
+fn plain_arch(word: &str) -> String {
+    let word = word.to_ascii_lowercase();
+    match word.as_str() {
+        "x86_64" | "x86-64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        "i386" | "i486" | "i586" | "i686" => "386".to_owned(),
+        "armhf" | "armel" => "arm".to_owned(),
+        _ => word,
     }
 }
 
@@ -187,6 +221,31 @@ mod tests {
         }
         for good in ["nginx", "host:5000/a/b:1.2-x_y", "a@sha256:0f", "sha256:0f"] {
             assert!(check_reference(&call, good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn an_image_for_another_platform_is_known_by_what_it_says() {
+        let image = |os: &str, arch: &str, variant: &str| ImageInspect {
+            os: Some(os.to_owned()),
+            architecture: Some(arch.to_owned()),
+            variant: Some(variant.to_owned()),
+            ..ImageInspect::default()
+        };
+        for (image, platform, is_another) in [
+            (image("linux", "amd64", ""), "linux/amd64", false),
+            (image("linux", "amd64", ""), "Linux/x86_64", false),
+            (image("linux", "amd64", ""), "linux", false),
+            (image("linux", "amd64", ""), "amd64", false),
+            (image("linux", "amd64", ""), "arm64", true),
+            (image("linux", "amd64", ""), "linux/arm64", true),
+            (image("linux", "amd64", ""), "windows/amd64", true),
+            (image("linux", "arm64", ""), "linux/arm64/v8", false),
+            (image("linux", "arm", "v6"), "linux/arm/v7", true),
+            (image("linux", "arm", "v7"), "linux/arm", false),
+            (ImageInspect::default(), "linux/arm64", false),
+        ] {
+            assert_eq!(is_for_another(&image, platform), is_another, "{platform} {image:?}");
         }
     }
 }
