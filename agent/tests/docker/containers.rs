@@ -166,6 +166,27 @@ async fn an_empty_command_clears_the_images_own() {
 }
 
 #[tokio::test]
+async fn annotations_are_never_left_out_without_a_word() {
+    let scope = Scope::new("annotations").await;
+    let request = scope.request(|template| {
+        template.container.annotations.insert("one".to_owned(), "two".to_owned());
+    });
+    // Old engines do not know them; newer ones have them.
+    match scope.docker.create(&request).await {
+        Ok(id) => {
+            let made =
+                engine().inspect_container(id.as_str(), None::<InspectContainerOptions>).await.unwrap();
+            let annotations = made.host_config.unwrap().annotations.unwrap();
+            assert_eq!(annotations["one"], "two");
+        }
+        Err(error) => {
+            let why = error.source().unwrap().to_string();
+            assert!(why.contains("`annotations` needs Docker Engine 24"), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_engines_health_check_is_read_with_its_words() {
     let scope = Scope::new("health").await;
     let check = Healthcheck {

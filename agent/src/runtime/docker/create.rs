@@ -5,9 +5,9 @@ use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum as Stat
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
 };
-use tug_model::spec::container::MountSource;
+use tug_model::spec::container::{Container, MountSource, NetworkMode};
 
-use super::call::Call;
+use super::call::{ApiVersion, Call};
 use super::list::identity;
 use super::{ContainerId, ContainerRequest, Docker, Operation, RuntimeError, deadline};
 use crate::runtime::translate::{self, Creation};
@@ -63,15 +63,45 @@ impl Docker {
         call: &Call<'_>,
         request: &ContainerRequest,
     ) -> Result<(), RuntimeError> {
-        let has_subpath = request.template.container.mounts.iter().any(
-            |mount| matches!(&mount.source, MountSource::Volume { subpath: Some(subpath), .. } if !subpath.is_empty()),
-        );
-        if has_subpath && self.api_version(call).await? < (1, 45) {
-            let reason = "a volume's `subpath` needs Docker Engine 26 or newer (API 1.45)";
-            return Err(call.error(Cause::Refused(reason.to_owned())));
+        let asked = needs(&request.template.container);
+        if asked.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let spoken = self.api_version(call).await?;
+        match asked.into_iter().find(|need| spoken < need.api) {
+            Some(Need { what, api: (major, minor), engine }) => {
+                let reason = format!("{what} needs Docker Engine {engine} or newer (API {major}.{minor})");
+                Err(call.error(Cause::Refused(reason)))
+            }
+            None => Ok(()),
+        }
     }
+}
+
+/// Something that older engines leave out without a word.
+struct Need {
+    what: &'static str,
+    api: ApiVersion,
+    /// The first Engine that speaks it.
+    engine: u8,
+}
+
+/// What the container has that not every engine knows.
+fn needs(container: &Container) -> Vec<Need> {
+    let has_subpath = container.mounts.iter().any(
+        |mount| matches!(&mount.source, MountSource::Volume { subpath: Some(subpath), .. } if !subpath.is_empty()),
+    );
+    let has_start_interval =
+        container.healthcheck.as_ref().is_some_and(|check| check.start_interval.is_some());
+    let has_mac_address = container.network_mode == NetworkMode::Bridge
+        && container.networks.values().any(|attachment| attachment.mac_address.is_some());
+    let table = [
+        (has_subpath, Need { what: "a volume's `subpath`", api: (1, 45), engine: 26 }),
+        (has_start_interval, Need { what: "`healthcheck.start_interval`", api: (1, 44), engine: 25 }),
+        (has_mac_address, Need { what: "a network's `mac_address`", api: (1, 44), engine: 25 }),
+        (!container.annotations.is_empty(), Need { what: "`annotations`", api: (1, 43), engine: 24 }),
+    ];
+    table.into_iter().filter_map(|(is_asked, need)| is_asked.then_some(need)).collect()
 }
 
 /// An empty command clears the image's own only beside an explicit entrypoint: so the image's is written out.
@@ -191,4 +221,40 @@ fn without_secrets(mut error: RuntimeError, request: &ContainerRequest) -> Runti
         }
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use tug_model::spec::container::{Attachment, Healthcheck, Mount};
+    use tug_model::{NetworkName, VolumeName};
+
+    use super::*;
+
+    #[test]
+    fn what_an_old_engine_would_leave_out_is_known() {
+        let newest = |container: &Container| needs(container).iter().map(|need| need.api).max();
+        let mut container = Container::default();
+        assert_eq!(newest(&container), None);
+        container.annotations.insert("a".to_owned(), "b".to_owned());
+        assert_eq!(newest(&container), Some((1, 43)));
+        let check = Healthcheck {
+            test: Vec::new(),
+            interval: None,
+            timeout: None,
+            retries: None,
+            start_period: None,
+            start_interval: Some(tug_model::Millis(100)),
+        };
+        container.healthcheck = Some(check);
+        assert_eq!(newest(&container), Some((1, 44)));
+        container.healthcheck = None;
+        let attachment =
+            Attachment { mac_address: Some("02:00:00:00:00:01".to_owned()), ..Attachment::default() };
+        container.networks.insert(NetworkName::parse("default").unwrap(), attachment);
+        assert_eq!(newest(&container), Some((1, 44)));
+        let name = VolumeName::parse("data").unwrap();
+        let source = MountSource::Volume { name, nocopy: false, subpath: Some("a".to_owned()) };
+        container.mounts.push(Mount { source, target: "/data".to_owned(), read_only: false });
+        assert_eq!(newest(&container), Some((1, 45)));
+    }
 }
