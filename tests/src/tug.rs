@@ -133,7 +133,7 @@ impl Tug {
         let old = self.agent.take().context("the agent does not run")?;
         kill_process(Pid::from_child(&old), Signal::TERM)?;
         self.start_agent()?;
-        end(old, Signal::TERM).await
+        gone(old).await
     }
 
     /// The process id of the orchestrator.
@@ -319,8 +319,13 @@ pub fn program() -> PathBuf {
     program
 }
 
-async fn end(mut child: Child, signal: Signal) -> Result<()> {
+async fn end(child: Child, signal: Signal) -> Result<()> {
     kill_process(Pid::from_child(&child), signal)?;
+    gone(child).await
+}
+
+/// Waits until a process has ended. A second signal would end it hard.
+async fn gone(mut child: Child) -> Result<()> {
     let waited = tokio::task::spawn_blocking(move || child.wait());
     tokio::time::timeout(PATIENCE, waited).await.context("a daemon does not end")???;
     Ok(())
