@@ -163,7 +163,10 @@ fn not_there_yet(cluster: &Cluster, project: &ProjectStatus) -> Vec<String> {
     let mut missing = Vec::new();
     for service in &project.services {
         let can = can_serve(&service.image);
-        let whole = matches!(service.state, ServiceState::Ready | ServiceState::Completed);
+        // A job that somebody killed has failed for good: that is its end.
+        let killed =
+            Behaviour::of(&service.image) == Behaviour::Job && service.state == ServiceState::Failing;
+        let whole = killed || matches!(service.state, ServiceState::Ready | ServiceState::Completed);
         if can && !whole && !waits(&service.name) {
             missing.push(format!(
                 "{}/{}: {:?} {:?}",
