@@ -46,7 +46,8 @@ pub(super) async fn converges(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// What has converged does not move any more. A service whose new image crashes or never serves may still move: its
-/// newest task can look healthy for a moment, and then the older one goes. One that waits for others was not waited for.
+/// newest task can look healthy for a moment, and then the older one goes. One that waits for others was not waited
+/// for, nor was a job that was killed.
 async fn stays(cluster: &mut Cluster) -> Result<()> {
     let before: BTreeSet<TaskId> = steady_tasks(cluster);
     cluster.pass(30_000).await;
@@ -59,7 +60,10 @@ fn steady_tasks(cluster: &Cluster) -> BTreeSet<TaskId> {
     let Some(state) = cluster.state() else { return BTreeSet::new() };
     let is_steady = |project: &ProjectName, service: &ServiceName| {
         let spec = state.projects.get(project).and_then(|stored| stored.spec.services.get(service));
-        spec.is_some_and(|service| can_serve(&service.container.image) && service.depends_on.is_empty())
+        spec.is_some_and(|service| {
+            let is_job = Behaviour::of(&service.container.image) == Behaviour::Job;
+            can_serve(&service.container.image) && !is_job && service.depends_on.is_empty()
+        })
     };
     let steady = state.tasks.values().filter(|task| is_steady(&task.project, &task.service));
     steady.map(|task| task.id.clone()).collect()
