@@ -30,12 +30,12 @@ pub(crate) async fn server(
     log::init(&arguments.log, USUAL, None)?;
     let clock = Clock::system();
     let stop = stop_when_asked(interrupt);
-    let plane = orchestrator::Plane::new(&arguments.state_dir, &connection.socket, clock);
+    let plane = orchestrator::Plane::new(&arguments.state.folder, &connection.socket, clock);
     if !arguments.agent {
         return plane.serve(stop).await;
     }
     let options = &arguments.node;
-    let plan = NodePlan::new(arguments.state_dir.clone(), options, Some(connection.socket.clone()))?;
+    let plan = NodePlan::new(arguments.state.folder.clone(), options, Some(connection.socket.clone()))?;
     let node = plan.open(clock).await?;
     let agent_stop = stop.child_token();
     let serving = async {
@@ -56,7 +56,7 @@ pub(crate) async fn agent(
 ) -> Result<(), Failure> {
     log::init(&arguments.log, USUAL, None)?;
     let server = arguments.server.clone().unwrap_or_else(|| connection.socket.clone());
-    let plan = NodePlan::new(arguments.state_dir.clone(), &arguments.node, Some(server))?;
+    let plan = NodePlan::new(arguments.state.folder.clone(), &arguments.node, Some(server))?;
     let node = plan.open(Clock::system()).await?;
     Box::pin(node.agent.run(stop_when_asked(interrupt))).await;
     Ok(())
@@ -64,7 +64,8 @@ pub(crate) async fn agent(
 
 /// `tug restore`: while no server runs.
 pub(crate) async fn restore(arguments: &RestoreArguments, screen: &mut Screen) -> Result<(), Failure> {
-    let plane = orchestrator::Plane::new(&arguments.state_dir, &std::path::PathBuf::new(), Clock::system());
+    let plane =
+        orchestrator::Plane::new(&arguments.state.folder, &std::path::PathBuf::new(), Clock::system());
     let revision = plane.restore(&arguments.file).await?;
     screen.note(&format!(
         "the state of {} is back, as revision {revision}: start the server again",
@@ -75,13 +76,13 @@ pub(crate) async fn restore(arguments: &RestoreArguments, screen: &mut Screen) -
 
 /// `tug hold`: keeps sockets until it is told to end. Without a runtime and without a word.
 pub(crate) fn hold(arguments: &HoldArguments) -> Result<(), Failure> {
-    let config = node::holder(&arguments.state_dir)?;
+    let config = node::holder(&arguments.state.folder)?;
     holder::run(&config.socket, holder::ALONE).map_err(|error| Failure::caused("hold", &error))
 }
 
 /// `tug hold --release`: ends the holder, if one runs.
 pub(crate) async fn release(arguments: &HoldArguments) -> Result<(), Failure> {
-    let config = node::holder(&arguments.state_dir)?;
+    let config = node::holder(&arguments.state.folder)?;
     let failed = |error: holder::ClientError| Failure::caused("release the sockets", &error);
     match holder::Client::find(&config).await.map_err(failed)? {
         Some(mut client) => client.release().await.map_err(failed),

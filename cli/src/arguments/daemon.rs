@@ -36,15 +36,8 @@ Examples:
   tug server --state-dir /srv/tug --socket /srv/tug/tug.sock
   tug server --log debug --log-format json")]
 pub(crate) struct ServerArguments {
-    /// Where everything is kept
-    #[arg(
-        long,
-        env = "TUG_STATE_DIR",
-        default_value = "/var/lib/tug",
-        value_name = "PATH",
-        hide_env_values = true
-    )]
-    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
     /// Be a node too: `tug agent` in the same process
     #[arg(long)]
     pub(crate) agent: bool,
@@ -64,15 +57,8 @@ pub(crate) struct AgentArguments {
     /// The socket of the server [default: --socket]
     #[arg(long, value_name = "PATH")]
     pub(crate) server: Option<PathBuf>,
-    /// Where everything is kept
-    #[arg(
-        long,
-        env = "TUG_STATE_DIR",
-        default_value = "/var/lib/tug",
-        value_name = "PATH",
-        hide_env_values = true
-    )]
-    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
     #[command(flatten)]
     pub(crate) node: NodeOptions,
     #[command(flatten)]
@@ -91,15 +77,22 @@ pub(crate) struct RestoreArguments {
     /// An export of the store: a file named export-*.jsonl
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Where the server keeps everything
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
+}
+
+/// Where the daemons keep what must outlive them.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StateArguments {
+    /// Where everything is kept
     #[arg(
-        long,
+        long = "state-dir",
         env = "TUG_STATE_DIR",
         default_value = "/var/lib/tug",
         value_name = "PATH",
         hide_env_values = true
     )]
-    pub(crate) state_dir: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// What a node is told about itself.
@@ -138,15 +131,8 @@ pub(crate) enum LogFormat {
 /// `tug hold`.
 #[derive(Debug, Args)]
 pub(crate) struct HoldArguments {
-    /// Where the agent keeps everything
-    #[arg(
-        long,
-        env = "TUG_STATE_DIR",
-        default_value = "/var/lib/tug",
-        value_name = "PATH",
-        hide_env_values = true
-    )]
-    pub(crate) state_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
     /// End the holder that runs: no agent will come back for its sockets
     #[arg(long)]
     pub(crate) release: bool,
