@@ -29,7 +29,8 @@ const CHECKS: [Check; 6] = [
 /// What the names of such tests begin with.
 const AS_ROOT: &str = "as_root_";
 /// The images that the tests build.
-const TEST_IMAGES: [&str; 3] = ["tug-test-hello:1", "tug-example-hello", "tug-example-shop"];
+const TEST_IMAGES: [&str; 4] =
+    ["tug-test-hello:1", "tug-tests-hello:runtime", "tug-example-hello", "tug-example-shop"];
 
 /// Runs every check, stops at the first that fails, and says how long each took.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
