@@ -1,6 +1,6 @@
 //! Everything that one node shall run, whole: never a difference, always with a generation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub struct Assignment {
     pub configs: BTreeMap<String, Config>,
     /// The published ports, sorted.
     pub routes: Vec<Route>,
+    /// The nodes that run the remote backends of the routes, and where their agents are reached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<NodeId, String>,
 }
 
 /// One task of an assignment.
@@ -71,8 +74,31 @@ pub struct Route {
     pub service: ServiceName,
     /// The port; `published` is always set.
     pub port: Port,
-    /// The tasks that may be given connections, sorted; the agent picks among those that it sees healthy.
+    /// The tasks of this node that may be given connections, sorted; the agent picks among those that it sees healthy.
     pub backends: Vec<TaskId>,
+    /// The tasks of other nodes that may be given connections, sorted; their own agents know whether they are healthy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remote: Vec<RemoteBackend>,
+}
+
+/// A task behind a route, on another node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RemoteBackend {
+    /// Which task.
+    pub task: TaskId,
+    /// Where it runs.
+    pub node: NodeId,
+}
+
+/// What an agent cannot see of the backends on other nodes: who is known not to serve. Sent whole whenever it changes, and
+/// only a hint: who is named here is tried when nobody else is left.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hints {
+    /// Nodes that are silent.
+    pub away: BTreeSet<NodeId>,
+    /// Tasks that their own agents do not report as healthy.
+    pub unready: BTreeSet<TaskId>,
 }
 
 impl Assignment {
@@ -88,6 +114,7 @@ impl Assignment {
             projects: BTreeMap::new(),
             configs: BTreeMap::new(),
             routes: Vec::new(),
+            peers: BTreeMap::new(),
         }
     }
 
@@ -112,6 +139,7 @@ impl Assignment {
             && self.epoch == other.epoch
             && self.tasks == other.tasks
             && self.routes == other.routes
+            && self.peers == other.peers
             && self.templates == other.templates
             && self.projects == other.projects
             && self.configs == other.configs

@@ -19,6 +19,7 @@ pub mod report;
 pub mod spec;
 pub mod status;
 pub mod task;
+pub mod token;
 
 pub use name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
 pub use quantity::{Bytes, Millis, NanoCpus, Revision, Slot, Timestamp};

@@ -74,9 +74,9 @@ mod tests {
     #[test]
     fn nodes_are_listed_with_what_is_wrong() {
         let node = |id: &str, connected, engine| NodeStatus {
-            node: Node {
-                id: NodeId::parse(id).unwrap(),
-                info: NodeInfo {
+            node: Node::new(
+                NodeId::parse(id).unwrap(),
+                NodeInfo {
                     hostname: format!("{id}.local"),
                     os: "linux".into(),
                     arch: "amd64".into(),
@@ -84,9 +84,10 @@ mod tests {
                     labels: BTreeMap::new(),
                     engine_version: "20.10.24".into(),
                     agent_version: "0.1.0".into(),
+                    address: None,
                 },
-                joined_at: crate::sample::NOW,
-            },
+                crate::sample::NOW,
+            ),
             connected,
             last_report: Some(Millis::from_secs(90)),
             engine,

@@ -133,6 +133,7 @@ fn info(engine_version: &str) -> NodeInfo {
         labels: BTreeMap::new(),
         engine_version: engine_version.to_owned(),
         agent_version: "0.1.0".into(),
+        address: None,
     }
 }
 

@@ -50,12 +50,17 @@ impl Session {
 }
 
 fn changes(state: &State, id: &NodeId, info: NodeInfo, now: Timestamp) -> Vec<Change> {
-    let (joined_at, message) = match state.nodes.get(id) {
+    let (node, message) = match state.nodes.get(id) {
         Some(known) if known.info == info => return Vec::new(),
-        Some(known) => (known.joined_at, format!("the machine changed: {}", difference(&known.info, &info))),
-        None => (now, format!("joined: {}", summary(&info))),
+        Some(known) => {
+            let message = format!("the machine changed: {}", difference(&known.info, &info));
+            (Node { info, ..Node::clone(known) }, message)
+        }
+        None => {
+            let message = format!("joined: {}", summary(&info));
+            (Node::new(id.clone(), info, now), message)
+        }
     };
-    let node = Node { id: id.clone(), info, joined_at };
     vec![Change::PutNode(Arc::new(node)), Change::Record(Arc::new(event(id, now, message)))]
 }
 
@@ -93,6 +98,8 @@ fn difference(old: &NodeInfo, new: &NodeInfo) -> String {
     compare("memory", old.capacity.memory.to_string(), new.capacity.memory.to_string());
     compare("Engine", old.engine_version.clone(), new.engine_version.clone());
     compare("agent", old.agent_version.clone(), new.agent_version.clone());
+    let address = |info: &NodeInfo| info.address.clone().unwrap_or_else(|| "none".to_owned());
+    compare("address", address(old), address(new));
     if old.labels != new.labels {
         parts.push("its labels".to_owned());
     }
@@ -114,6 +121,7 @@ mod tests {
             labels: [].into(),
             engine_version: engine.into(),
             agent_version: "0.1.0".into(),
+            address: None,
         }
     }
 

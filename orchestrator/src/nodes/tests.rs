@@ -99,7 +99,7 @@ fn note() -> Vec<Change> {
         "engine_version": "1", "agent_version": "1",
     });
     let info = serde_json::from_value(info).unwrap();
-    vec![Change::PutNode(Arc::new(Node { id: other, info, joined_at: Timestamp(1) }))]
+    vec![Change::PutNode(Arc::new(Node::new(other, info, Timestamp(1))))]
 }
 
 fn ids(agent: &FakeAgent) -> Vec<TaskId> {

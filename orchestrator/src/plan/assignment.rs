@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tug_model::assignment::{AssignedTask, Assignment, Route};
+use tug_model::assignment::{AssignedTask, Assignment, RemoteBackend, Route};
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::spec::service::PortMode;
 use tug_model::task::{Needs, Task, Template};
@@ -21,7 +21,8 @@ pub fn assignment(world: &World, cluster: &str, epoch: u64, node: &NodeId) -> As
         world.tasks.values().map(AsRef::as_ref).filter(|task| task.node == *node).collect();
     whole.tasks = tasks.iter().map(|task| assigned(task)).collect();
     add_templates(&mut whole, world, tasks);
-    whole.routes = routes(world);
+    whole.routes = routes(world, node);
+    whole.peers = peers(world, &whole.routes);
     whole
 }
 
@@ -56,11 +57,17 @@ fn add_templates(whole: &mut Assignment, world: &World, mut tasks: Vec<&Task>) {
     }
 }
 
-/// Every port that the agents open, with the tasks that may be given connections.
-fn routes(world: &World) -> Vec<Route> {
-    let mut backends: BTreeMap<(&ProjectName, &ServiceName), Vec<TaskId>> = BTreeMap::new();
+/// Every port that the agents open, with the tasks that may be given connections: those of `node` apart from the others.
+fn routes(world: &World, node: &NodeId) -> Vec<Route> {
+    let mut backends: BTreeMap<(&ProjectName, &ServiceName), (Vec<TaskId>, Vec<RemoteBackend>)> =
+        BTreeMap::new();
     for task in world.tasks.values().filter(|task| task.desired.is_routed()) {
-        backends.entry((&task.project, &task.service)).or_default().push(task.id.clone());
+        let (local, remote) = backends.entry((&task.project, &task.service)).or_default();
+        if task.node == *node {
+            local.push(task.id.clone());
+        } else {
+            remote.push(RemoteBackend { task: task.id.clone(), node: task.node.clone() });
+        }
     }
     let mut routes = Vec::new();
     for (project, stored) in &world.projects {
@@ -69,15 +76,20 @@ fn routes(world: &World) -> Vec<Route> {
                 port.mode == PortMode::Ingress && port.published.is_some()
             };
             for port in service.ports.iter().filter(open) {
-                routes.push(Route {
-                    project: project.clone(),
-                    service: name.clone(),
-                    port: port.clone(),
-                    backends: backends.get(&(project, name)).cloned().unwrap_or_default(),
-                });
+                let (backends, remote) = backends.get(&(project, name)).cloned().unwrap_or_default();
+                let (project, service) = (project.clone(), name.clone());
+                routes.push(Route { project, service, port: port.clone(), backends, remote });
             }
         }
     }
     routes.sort_unstable();
     routes
+}
+
+/// Where the agents of the remote backends are reached.
+fn peers(world: &World, routes: &[Route]) -> BTreeMap<NodeId, String> {
+    let nodes: BTreeSet<&NodeId> =
+        routes.iter().flat_map(|it| &it.remote).map(|remote| &remote.node).collect();
+    let address = |id: &NodeId| world.nodes.get(id)?.info.address.clone();
+    nodes.into_iter().filter_map(|id| Some((id.clone(), address(id)?))).collect()
 }

@@ -99,6 +99,7 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         service: web(),
         port,
         backends: routed.map(|(number, _)| id(*number)).collect(),
+        remote: Vec::new(),
     };
     Assignment {
         cluster: CLUSTER.to_owned(),
@@ -109,6 +110,7 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         templates: BTreeMap::from([(template.hash(), template.clone())]),
         projects: BTreeMap::from([(shop(), resources)]),
         configs: BTreeMap::new(),
+        peers: BTreeMap::new(),
         routes: if tasks.is_empty() { Vec::new() } else { vec![route] },
     }
 }

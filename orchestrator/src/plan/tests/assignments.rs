@@ -45,12 +45,16 @@ fn a_node_is_told_of_its_own_tasks_whole() {
 #[test]
 fn routes_are_the_ports_with_a_number_and_the_tasks_that_may_be_given_connections() {
     let world = draw(TWO_NODES);
-    for node in ["n1", "n2"] {
+    for (node, here, elsewhere) in
+        [("n1", "shop.web.1.5", ("shop.web.2.5", "n2")), ("n2", "shop.web.2.5", ("shop.web.1.5", "n1"))]
+    {
         let routes = assignment(&world, "c", 1, &node_id(node)).routes;
         let [route] = &routes[..] else { panic!("{routes:?}") };
         assert_eq!((route.port.published, route.service.as_str()), (Some(8080), "web"));
         let backends: Vec<&str> = route.backends.iter().map(tug_model::TaskId::as_str).collect();
-        assert_eq!(backends, ["shop.web.1.5", "shop.web.2.5"]);
+        assert_eq!(backends, [here]);
+        let remote: Vec<_> = route.remote.iter().map(|it| (it.task.as_str(), it.node.as_str())).collect();
+        assert_eq!(remote, [elsewhere]);
     }
 }
 

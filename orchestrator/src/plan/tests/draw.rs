@@ -130,7 +130,7 @@ impl Drawing {
         let report = Report { info: info.clone(), following, engine, tasks: vec![], closed_ports: vec![] };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
-        self.world.nodes.insert(id.clone(), Arc::new(Node { id, info, joined_at: Timestamp(0) }));
+        self.world.nodes.insert(id.clone(), Arc::new(Node::new(id, info, Timestamp(0))));
     }
 
     fn task(&mut self, words: &[&str]) {
@@ -209,6 +209,7 @@ pub(crate) fn info(hostname: &str) -> NodeInfo {
         labels: BTreeMap::new(),
         engine_version: "28.0".into(),
         agent_version: "0.1.0".into(),
+        address: None,
     }
 }
 

@@ -120,19 +120,17 @@ pub(super) fn task(id: &str, image: &str, desired: Desired) -> Change {
 }
 
 pub(super) fn node(id: &str, hostname: &str) -> Change {
-    Change::PutNode(Arc::new(Node {
-        id: NodeId::parse(id).unwrap(),
-        info: NodeInfo {
-            hostname: hostname.to_owned(),
-            os: "linux".to_owned(),
-            arch: "amd64".to_owned(),
-            capacity: Capacity::default(),
-            labels: [].into(),
-            engine_version: "28.2.2".to_owned(),
-            agent_version: "0.1.0".to_owned(),
-        },
-        joined_at: Timestamp(3),
-    }))
+    let info = NodeInfo {
+        hostname: hostname.to_owned(),
+        os: "linux".to_owned(),
+        arch: "amd64".to_owned(),
+        capacity: Capacity::default(),
+        labels: [].into(),
+        engine_version: "28.2.2".to_owned(),
+        agent_version: "0.1.0".to_owned(),
+        address: None,
+    };
+    Change::PutNode(Arc::new(Node::new(NodeId::parse(id).unwrap(), info, Timestamp(3))))
 }
 
 pub(super) fn event(message: &str) -> Change {

@@ -53,6 +53,7 @@ fn world(services: u32) -> Result<World> {
         labels: std::collections::BTreeMap::new(),
         engine_version: "0".into(),
         agent_version: "0".into(),
+        address: None,
     };
     let report = Report {
         info: info.clone(),
@@ -69,7 +70,7 @@ fn world(services: u32) -> Result<World> {
     };
     let project = project(services)?;
     let mut world = World { revision: Revision(1), ..World::default() };
-    world.nodes.insert(node.clone(), Arc::new(Node { id: node.clone(), info, joined_at: NOW }));
+    world.nodes.insert(node.clone(), Arc::new(Node::new(node.clone(), info, NOW)));
     world.observed = Arc::new(Observed { nodes: std::iter::once((node, Arc::new(observed))).collect() });
     world.projects.insert(project.spec.name.clone(), Arc::new(project));
     Ok(world)
