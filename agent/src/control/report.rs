@@ -12,6 +12,7 @@ use tug_model::{TaskId, Timestamp};
 
 use super::{COALESCE, Control, SECOND};
 use crate::plan::{self, Doing, ImageWanted, Key, Orders, Serving, View};
+use crate::route::Table;
 use crate::runtime::{ContainerId, EngineHealth, Found, State};
 
 /// How everything stands.
@@ -41,7 +42,7 @@ pub(crate) struct Machine {
 // === impl Control ===
 
 impl Control {
-    /// Tells the balancer who serves, if that has changed.
+    /// Tells the balancer who serves, if that has changed, and takes note of how far it is.
     pub(super) fn publish_table(&mut self, orders: &Orders) {
         if !self.is_open {
             return;
@@ -56,17 +57,17 @@ impl Control {
                 serving.push(Serving { task: task.clone(), address: found.address() });
             }
         }
-        let table = plan::table(orders, &serving);
+        let routes = plan::routes(orders, &serving);
         self.table.send_if_modified(|current| {
-            let changed = **current != table;
+            let changed = current.number == 0 || current.routes != routes;
             if changed {
-                *current = Arc::new(table);
+                *current = Arc::new(Table { number: current.number + 1, routes });
             }
             changed
         });
-        let following = orders.following();
-        if self.following != following {
-            self.following = following;
+        let number = self.table.borrow().number;
+        self.routing.published(number, orders.following());
+        if self.routing.applied(self.balancer.applied()) {
             self.report_soon();
         }
     }
@@ -115,7 +116,7 @@ impl Control {
         });
         let report = Report {
             info: self.info(),
-            following: self.following.clone(),
+            following: self.routing.following().clone(),
             engine: self.pulse.engine(now),
             tasks: tasks.collect(),
             closed_ports: self.balancer.closed_ports(),
@@ -150,6 +151,7 @@ impl Control {
             labels: self.machine.labels.clone(),
             engine_version: engine.map(|engine| engine.version.clone()).unwrap_or_default(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: None,
         }
     }
 
