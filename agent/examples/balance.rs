@@ -71,5 +71,5 @@ fn table(place: SocketAddr, backends: &[&str]) -> Result<Table, Failure> {
         },
         backends: backends.iter().enumerate().map(backend).collect::<Result<_, _>>()?,
     };
-    Ok(Table { routes: vec![route] })
+    Ok(Table { number: 1, routes: vec![route] })
 }

@@ -11,6 +11,7 @@ mod intake;
 mod jobs;
 mod pulse;
 mod report;
+mod routing;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub(crate) use report::{Inside, Machine, Snapshot};
 
 use jobs::Jobs;
 use pulse::Pulse;
+use routing::Routing;
 use sight::Sight;
 use work::{Note, Tools};
 
@@ -90,7 +92,7 @@ pub(crate) struct Control {
     words: BTreeMap<TaskId, (Timestamp, String)>,
     pulling: BTreeMap<plan::ImageWanted, String>,
     phases: BTreeMap<TaskId, (Phase, Timestamp)>,
-    following: Following,
+    routing: Routing,
     /// The assignment whose config files are the only ones left.
     tidied: Following,
     /// Until when nothing is published, so that tasks which were healthy all along are not shown as starting.
@@ -144,7 +146,7 @@ impl Control {
             words: BTreeMap::new(),
             pulling: BTreeMap::new(),
             phases: BTreeMap::new(),
-            following: Following::default(),
+            routing: Routing::default(),
             tidied: Following::default(),
             opens_at: None,
             is_open: false,

@@ -5,7 +5,7 @@
 //! orchestrator ── PUT /assignment ─▶ control: accepted, kept on disk ─┐
 //!      ▲                                                             ▼
 //!      │                              engine ── list, events ─▶ plan::diff ─▶ steps ─▶ runtime ─▶ engine
-//!      │                              health ── probes ──────▶ plan::table ─▶ proxy
+//!      │                              health ── probes ──────▶ plan::routes ─▶ proxy
 //!      └────────── GET /reports ◀──── control: everything, whole, on change and every second
 //! ```
 //!

@@ -20,7 +20,7 @@ mod ports;
 mod relay;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub struct Balancer {
     is_for_good: Arc<AtomicBool>,
 }
 
-/// What others may ask of a balancer. Of one that was never run it says: nothing.
+/// What others may ask of a balancer.
 #[derive(Debug, Clone)]
 pub struct BalancerHandle {
     registry: Arc<Registry>,
@@ -133,8 +133,8 @@ impl Balancer {
     async fn follow(&mut self, ports: &mut Ports, stop: &CancellationToken) {
         ports.inherit().await;
         let mut is_followed = true;
-        // Before the control loop has said anything the table is empty: no reason to close what an earlier agent had.
-        if self.table.borrow().routes.is_empty() {
+        // Before the control loop has said anything there is no reason to close what an earlier agent had.
+        if self.table.borrow().number == 0 {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -157,6 +157,13 @@ impl Balancer {
     }
 }
 
+impl Drop for Balancer {
+    /// Whether it has ended or was never run: who gives no connection to anybody follows every table.
+    fn drop(&mut self) {
+        self.registry.set_applied(u64::MAX);
+    }
+}
+
 /// How many connections may be open at once: each needs two files.
 fn connections_allowed(wanted: usize) -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -172,12 +179,19 @@ impl BalancerHandle {
         self.registry.connections()
     }
 
+    /// The number of the table by which it routes: it gives no new connection to a task that this or a later table does
+    /// not name, and those that it gave before are among [`BalancerHandle::connections`]. Of a balancer that has ended
+    /// or is never run, a number that no table reaches.
+    pub fn applied(&self) -> u64 {
+        self.registry.applied()
+    }
+
     /// The published ports that could not be opened, sorted, with the reasons.
     pub fn closed_ports(&self) -> Vec<ClosedPort> {
         self.registry.closed_ports()
     }
 
-    /// Moves when the closed ports change, and when a task that the table no longer names has lost its last connection.
+    /// Moves when it routes by another table, when the closed ports change, and when a task that the table no longer names has lost its last connection.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.registry.changed()
     }

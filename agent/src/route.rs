@@ -11,6 +11,8 @@ use tug_model::{ProjectName, ServiceName, TaskId};
 /// Every published port of the node, with the tasks that may be given connections.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
+    /// Raised with every change, so that the balancer can say by which table it routes; 0 before the first.
+    pub number: u64,
     /// One for every published port, in the order of the assignment. A route without backends is still listened on:
     /// its clients wait a moment for one.
     pub routes: Vec<TableRoute>,

@@ -3,6 +3,7 @@
 mod conversations;
 mod engine;
 mod fake;
+mod routing;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -69,7 +70,11 @@ impl Machine {
     }
 
     async fn agent(&self) -> Running {
-        let (agent, handle) = Agent::open(self.config()).await.unwrap();
+        self.agent_of(self.config()).await
+    }
+
+    async fn agent_of(&self, config: Config) -> Running {
+        let (agent, handle) = Agent::open(config).await.unwrap();
         let stop = CancellationToken::new();
         let client = NodeClient::new(Channel::service(handle.router.clone()));
         let agent = tokio::spawn(agent.run(stop.clone()));

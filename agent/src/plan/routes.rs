@@ -7,7 +7,7 @@ use tug_model::assignment::Route;
 use tug_model::spec::container::NetworkMode;
 
 use super::Orders;
-use crate::route::{Backend, Table, TableRoute};
+use crate::route::{Backend, TableRoute};
 
 /// A task that serves, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,14 +19,14 @@ pub struct Serving {
 }
 
 /// Every route of `orders` with those of its tasks that may be given connections and are in `serving`, which is sorted.
-pub fn table(orders: &Orders, serving: &[Serving]) -> Table {
+pub fn routes(orders: &Orders, serving: &[Serving]) -> Vec<TableRoute> {
     let routes = orders.assignment().routes.iter().map(|route| TableRoute {
         project: route.project.clone(),
         service: route.service.clone(),
         port: route.port.clone(),
         backends: backends(orders, serving, route),
     });
-    Table { routes: routes.collect() }
+    routes.collect()
 }
 
 fn backends(orders: &Orders, serving: &[Serving], route: &Route) -> Vec<Backend> {

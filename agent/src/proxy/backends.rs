@@ -22,6 +22,8 @@ const SUSPICION: Duration = Duration::from_secs(1);
 pub(super) struct Registry {
     gauges: Mutex<BTreeMap<TaskId, Arc<Gauge>>>,
     closed_ports: Mutex<Vec<ClosedPort>>,
+    /// The number of the table that connections are given by.
+    applied: AtomicU64,
     changed: watch::Sender<u64>,
     origin: Instant,
 }
@@ -69,6 +71,7 @@ impl Registry {
         Self {
             gauges: Mutex::default(),
             closed_ports: Mutex::default(),
+            applied: AtomicU64::new(0),
             changed: watch::channel(0).0,
             origin: Instant::now(),
         }
@@ -96,6 +99,18 @@ impl Registry {
 
     pub(super) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// The number of the table that connections are given by.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// From here on no connection is given to a task that the table of this number does not name.
+    pub(super) fn set_applied(&self, number: u64) {
+        if self.applied.swap(number, Ordering::AcqRel) != number {
+            self.announce();
+        }
     }
 
     /// Notes which tasks the newest table names, and forgets those that are neither named nor connected to.

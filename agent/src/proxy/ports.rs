@@ -84,11 +84,11 @@ impl Ports {
 
     /// Opens, keeps and closes ports until they are as `table` says.
     pub(super) async fn follow(&mut self, table: &Table) {
+        let wanted = Wanted::of(table);
+        self.set_backends(&wanted, table);
         if !self.keeper.has_inherited() {
             self.inherit().await;
         }
-        let wanted = Wanted::of(table);
-        self.set_backends(&wanted, table);
         self.close_all_but(&wanted).await;
         for (place, route) in &wanted.routes {
             if !self.open.contains_key(place) {
@@ -141,6 +141,7 @@ impl Ports {
             port.route.set_backends(wanted.routes.get(place).map_or(&[], |route| &route.backends));
         }
         self.registry.set_routed(table.routes.iter().flat_map(|route| &route.backends));
+        self.registry.set_applied(table.number);
     }
 
     async fn close_all_but(&mut self, wanted: &Wanted<'_>) {

@@ -5,3 +5,5 @@ mod ports;
 mod streams;
 mod survival;
 mod world;
+
+pub(crate) use world::own_address;

@@ -247,11 +247,11 @@ fn the_table_has_every_route_and_only_backends_that_serve() {
     );
     let serving: Vec<Serving> =
         [1, 3].iter().map(|n| Serving { task: id(*n), address: running(*n, &template).address() }).collect();
-    let table = table(&orders, &serving);
-    assert_eq!(table.routes.len(), 1);
-    let backends: Vec<_> = table.routes[0].backends.iter().map(|b| (b.task.to_string(), b.address)).collect();
+    let table = routes(&orders, &serving);
+    assert_eq!(table.len(), 1);
+    let backends: Vec<_> = table[0].backends.iter().map(|b| (b.task.to_string(), b.address)).collect();
     assert_eq!(backends, [("shop.web.1.1".to_owned(), SocketAddr::from(([10, 0, 0, 1], 80)))]);
-    assert_eq!(super::super::table(&orders, &[]).routes[0].backends, []);
+    assert_eq!(routes(&orders, &[])[0].backends, []);
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn a_task_in_the_nodes_own_network_is_reached_there() {
     let mut template = template();
     template.container.network_mode = NetworkMode::Host;
     let orders = orders(&template, &run(&[1]));
-    let table = table(&orders, &[Serving { task: id(1), address: None }]);
-    assert_eq!(table.routes[0].backends[0].address, SocketAddr::from(([127, 0, 0, 1], 80)));
+    let table = routes(&orders, &[Serving { task: id(1), address: None }]);
+    assert_eq!(table[0].backends[0].address, SocketAddr::from(([127, 0, 0, 1], 80)));
 }
 
 fn doing() -> Doing {

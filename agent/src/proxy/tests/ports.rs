@@ -22,25 +22,42 @@ async fn a_port_in_use_says_by_whom_and_is_opened_when_it_is_free() {
     let server = Server::start(Habit::Web).await;
     let place = SocketAddr::new(own_address(), PORT);
     let other = TcpListener::bind(place).await.unwrap();
-    let world = World::of(Config::default(), place, Table { routes: vec![route(place, &[server.address])] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 1, routes: vec![route(place, &[server.address])] },
+    );
     let mut changed = world.handle.changed();
-    changed.changed().await.unwrap();
+    changed.wait_for(|_| !world.handle.closed_ports().is_empty()).await.unwrap();
     let reason = reason(&world);
     assert!(
         reason.starts_with(&format!("{PORT}: port {PORT} is in use by process {} (", std::process::id())),
         "{reason}"
     );
     drop(other);
-    changed.changed().await.unwrap();
-    assert!(world.handle.closed_ports().is_empty());
+    changed.wait_for(|_| world.handle.closed_ports().is_empty()).await.unwrap();
     assert_eq!(world.get().await.unwrap(), server.address.to_string());
+}
+
+#[tokio::test]
+async fn the_balancer_says_by_which_table_it_routes() {
+    let place = SocketAddr::new(own_address(), PORT);
+    let world = World::of(Config::default(), place, Table { number: 7, routes: vec![route(place, &[])] });
+    let handle = world.handle.clone();
+    assert_eq!(handle.applied(), 0, "it has not looked yet");
+    let mut changed = handle.changed();
+    changed.wait_for(|_| handle.applied() == 7).await.unwrap();
+    world.set_table(Table { number: 8, routes: Vec::new() });
+    changed.wait_for(|_| handle.applied() == 8).await.unwrap();
+    world.end().await;
+    assert_eq!(handle.applied(), u64::MAX, "nobody routes any more");
 }
 
 #[tokio::test]
 async fn a_closed_port_that_is_no_longer_wanted_is_forgotten() {
     let place = SocketAddr::new(own_address(), PORT);
     let _other = TcpListener::bind(place).await.unwrap();
-    let world = World::of(Config::default(), place, Table { routes: vec![route(place, &[])] });
+    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![route(place, &[])] });
     until("it is closed", async || !world.handle.closed_ports().is_empty()).await;
     world.set_table(Table::default());
     until("it is forgotten", async || world.handle.closed_ports().is_empty()).await;
@@ -49,7 +66,7 @@ async fn a_closed_port_that_is_no_longer_wanted_is_forgotten() {
 #[tokio::test]
 async fn an_address_that_the_node_does_not_have_is_named() {
     let place: SocketAddr = ([192, 0, 2, 1], PORT).into();
-    let world = World::of(Config::default(), place, Table { routes: vec![route(place, &[])] });
+    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![route(place, &[])] });
     until("it is closed", async || !world.handle.closed_ports().is_empty()).await;
     assert!(reason(&world).contains("this node has no address 192.0.2.1"), "{}", reason(&world));
 }
@@ -59,7 +76,7 @@ async fn two_services_on_one_port_are_told_apart() {
     let place = SocketAddr::new(own_address(), PORT);
     let (first, mut second) = (route(place, &[]), route(place, &[]));
     second.service = tug_model::ServiceName::parse("api").unwrap();
-    let world = World::of(Config::default(), place, Table { routes: vec![first, second] });
+    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![first, second] });
     until("one is closed", async || !world.handle.closed_ports().is_empty()).await;
     let reason = reason(&world);
     assert!(reason.contains("of test/api is already published by test/web"), "{reason}");
@@ -74,7 +91,7 @@ async fn without_an_address_a_port_is_open_on_all_of_them() {
     let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut everywhere = route(place, &[server.address]);
     everywhere.port.host_ip = None;
-    let world = World::of(Config::default(), place, Table { routes: vec![everywhere] });
+    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![everywhere] });
     until("it is open", async || is_open(place)).await;
     assert_eq!(world.get().await.unwrap(), server.address.to_string());
     if TcpListener::bind("[::1]:0").await.is_ok() {
@@ -91,7 +108,7 @@ async fn what_is_not_ours_to_open_is_left_alone() {
     host.port.mode = PortMode::Host;
     unpublished.port.published = None;
     let own = SocketAddr::new(own_address(), PORT);
-    let table = Table { routes: vec![udp, host, unpublished, route(own, &[])] };
+    let table = Table { number: 1, routes: vec![udp, host, unpublished, route(own, &[])] };
     let world = World::of(Config::default(), own, table);
     until("ours is open", async || is_open(own)).await;
     assert!(TcpStream::connect(place).await.is_err());

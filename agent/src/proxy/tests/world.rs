@@ -57,7 +57,7 @@ pub(super) enum Habit {
 }
 
 /// An address of 127.0.0.0/8 that no other test of any process has: its ports are ours alone.
-pub(super) fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = (std::process::id() << 8) + NEXT.fetch_add(1, Ordering::Relaxed);
     let [_, b, c, d] = number.to_be_bytes();
@@ -113,7 +113,7 @@ impl World {
 
     pub(super) async fn with(config: Config, servers: &[SocketAddr]) -> Self {
         let place = SocketAddr::new(own_address(), PORT);
-        let world = Self::of(config, place, Table { routes: vec![route(place, servers)] });
+        let world = Self::of(config, place, Table { number: 1, routes: vec![route(place, servers)] });
         until("the port is open", async || is_open(place)).await;
         world
     }
@@ -127,7 +127,7 @@ impl World {
     }
 
     pub(super) fn set_servers(&self, servers: &[SocketAddr]) {
-        self.set_table(Table { routes: vec![route(self.place, servers)] });
+        self.set_table(Table { number: 1, routes: vec![route(self.place, servers)] });
     }
 
     pub(super) fn set_table(&self, table: Table) {
