@@ -3,6 +3,9 @@
 //! A session asks its agent two things: to follow the node's assignment, whenever that says something new
 //! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole.
 //!
+//! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
+//! counts for the planner.
+//!
 //! **Guarantees.** An agent is never sent an assignment that is older than the one it has acknowledged. A node that has
 //! been silent for three seconds is not connected any more, whatever its connection says.
 //!
@@ -72,6 +75,10 @@ struct Connection {
     client: Option<NodeClient>,
     /// The newest assignment that the agent acknowledged, and when.
     told: Option<(Revision, Timestamp)>,
+    /// The newest revision whose assignment says the same.
+    level: Revision,
+    /// What the agent of this session says that it follows; `None` before its first report.
+    follows: Option<Revision>,
     refusal: Option<String>,
 }
 
@@ -107,6 +114,8 @@ impl Nodes {
             again: Arc::default(),
             client: Some(client.clone()),
             told: None,
+            level: Revision(0),
+            follows: None,
             refusal: None,
         };
         let (ending, again) = (connection.ending.clone(), Arc::clone(&connection.again));
@@ -189,11 +198,13 @@ impl Shared {
             connection.told = None;
             connection.again.notify_one();
         }
+        connection.follows = Some(report.following.generation);
         known.update(&session.node, |observed| {
             observed.connected = true;
             observed.report = Some(Arc::new(report));
             observed.received_at = now;
         });
+        known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
     }
@@ -207,7 +218,8 @@ impl Shared {
             connection.told = Some((told, now));
             connection.refusal = None;
         }
-        known.update(&session.node, |observed| observed.acked = revision);
+        connection.level = revision;
+        known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
     }
@@ -242,6 +254,15 @@ impl Known {
     /// The session's own connection; `None` when a newer session has taken its place.
     fn current(&mut self, session: &Session) -> Option<&mut Connection> {
         self.connections.get_mut(&session.node).filter(|connection| connection.number == session.number)
+    }
+
+    /// What the agent of `node` acknowledged counts from when it says that it follows it.
+    fn settle(&mut self, node: &NodeId) {
+        let Some(connection) = self.connections.get(node) else { return };
+        let (told, level) = (connection.told.map(|(told, _)| told), connection.level);
+        if told.is_some() && connection.follows == told {
+            self.update(node, |observed| observed.acked = level);
+        }
     }
 
     fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut NodeObserved)) {

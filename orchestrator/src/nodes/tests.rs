@@ -229,10 +229,13 @@ async fn an_agent_that_follows_something_else_is_told_again() {
     bench.until(|it| it.acked > Revision(0)).await;
     bench.agent.behave(|it| it.forgets = true);
     let revision = bench.commit(with_template(1)).await;
-    bench.acked(revision).await;
-    assert_eq!(ids(&bench.agent).len(), 0);
-    bench.agent.behave(|it| it.forgets = false);
     tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(bench.agent.puts().iter().filter(|put| put.generation == revision).count() > 1, "told again");
+    assert_eq!(ids(&bench.agent).len(), 0);
+    let seen = bench.until(|it| it.connected).await;
+    assert!(seen.acked < revision, "it was acknowledged, and yet not followed");
+    bench.agent.behave(|it| it.forgets = false);
+    bench.acked(revision).await;
     assert_eq!(ids(&bench.agent).len(), 1);
     bench.end().await;
 }

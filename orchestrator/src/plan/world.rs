@@ -50,8 +50,8 @@ pub struct NodeObserved {
     pub report: Option<Arc<Report>>,
     /// When that came.
     pub received_at: Timestamp,
-    /// The newest store revision whose assignment the agent follows: what it acknowledged says the same as the
-    /// assignment of that revision.
+    /// The newest store revision whose assignment the agent acts and routes by: what it reports as followed says the same
+    /// as the assignment of that revision.
     pub acked: Revision,
 }
 
