@@ -79,7 +79,7 @@ async fn one(
 ) -> Result<String, Failure> {
     let what = format!("build {service}");
     let plan = context::Plan::new(build).map_err(|error| Failure::caused(&what, &error))?;
-    let options = options(build, image, &plan.dockerfile)?;
+    let options = options(build, image, &plan.dockerfile);
     let (sender, queue) = mpsc::channel(QUEUE);
     let packing = tokio::task::spawn_blocking(move || plan.pack(sender));
     let mut output = Output::new(service, context.screen.facts);
@@ -132,32 +132,27 @@ fn stream_of<T: Send>(queue: mpsc::Receiver<T>) -> impl futures_util::Stream<Ite
     futures_util::stream::unfold(queue, async |mut queue| queue.recv().await.map(|item| (item, queue)))
 }
 
-fn options(build: &Build, image: &str, dockerfile: &str) -> Result<BuildImageOptions, Failure> {
-    let hosts: Vec<String> =
-        build.extra_hosts.iter().map(|host| format!("{}:{}", host.host, host.address)).collect();
-    if hosts.len() > 1 {
-        return Err(Failure::new("build: more than one of `extra_hosts` is not supported yet"));
-    }
+fn options(build: &Build, image: &str, dockerfile: &str) -> BuildImageOptions {
     let map = |map: &std::collections::BTreeMap<String, String>| -> Option<HashMap<String, String>> {
         (!map.is_empty()).then(|| map.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     };
-    Ok(BuildImageOptions {
+    BuildImageOptions {
         dockerfile: dockerfile.to_owned(),
         t: Some(image.to_owned()),
-        extrahosts: hosts.into_iter().next(),
+        extrahosts: build.extra_host.as_ref().map(|host| format!("{}:{}", host.host, host.address)),
         nocache: build.no_cache,
         cachefrom: (!build.cache_from.is_empty()).then(|| build.cache_from.clone()),
         pull: build.pull.then(|| "true".to_owned()),
         rm: true,
         forcerm: true,
         buildargs: map(&build.args),
-        shmsize: build.shm_size.map(|size| i32::try_from(size.0).unwrap_or(i32::MAX)),
+        shmsize: build.shm_size,
         labels: map(&build.labels),
         networkmode: build.network.clone(),
         platform: build.platform.clone().unwrap_or_default(),
         target: build.target.clone().unwrap_or_default(),
         ..BuildImageOptions::default()
-    })
+    }
 }
 
 async fn inspect(docker: &Docker, image: &str) -> Result<String, bollard::errors::Error> {

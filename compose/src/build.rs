@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use tug_model::Bytes;
 use tug_model::spec::container::ExtraHost;
 
 /// How an image is built before anything is deployed.
@@ -31,10 +30,10 @@ pub struct Build {
     pub platform: Option<String>,
     /// The network that its steps see.
     pub network: Option<String>,
-    /// The size of `/dev/shm` in its steps.
-    pub shm_size: Option<Bytes>,
-    /// Lines of `/etc/hosts` in its steps.
-    pub extra_hosts: Vec<ExtraHost>,
+    /// The size of `/dev/shm` in its steps, in bytes: as many as the Engine can be told.
+    pub shm_size: Option<i32>,
+    /// A line of `/etc/hosts` in its steps. The Engine takes them as one text, and of that only one.
+    pub extra_host: Option<ExtraHost>,
 }
 
 /// Where the recipe is.

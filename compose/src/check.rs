@@ -7,6 +7,7 @@ use tug_model::spec::container::NetworkMode;
 use tug_model::spec::service::{Condition, Port, PortMode, RestartOn};
 
 use crate::project::undeclared;
+use crate::reader::Fields;
 use crate::resource::Resources;
 use crate::service::Draft;
 
@@ -69,6 +70,20 @@ pub(crate) fn profiles(active: &[Draft<'_>], inactive: &[Draft<'_>]) {
                 );
             }
         }
+    }
+}
+
+/// A project of nothing but services whose profiles are not active has nothing to run.
+pub(crate) fn something_runs(active: &[Draft<'_>], inactive: &[Draft<'_>], project: &Fields<'_>) {
+    let (Some(first), Some(cursor)) = (inactive.first(), project.get("services")) else { return };
+    if active.is_empty() {
+        let hint = format!("add --profile {}", first.profiles.join(" or "));
+        cursor.report.error_with_hint(
+            cursor.key_place,
+            &cursor.path,
+            "no service is left without its profile",
+            hint,
+        );
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tug_model::spec::rule;
+
 use crate::interpolate::expand;
 
 /// How values are taken.
@@ -37,11 +39,16 @@ pub(crate) fn parse(
         match reader.next(format, &known) {
             Ok(None) => {}
             Ok(Some((key, value))) => {
-                let value = value.or_else(|| environment.get(&key).cloned());
-                if let Some(value) = value {
-                    known.entry(key.clone()).or_insert_with(|| value.clone());
-                    found.push((key, value));
+                let Some(value) = value.or_else(|| environment.get(&key).cloned()) else { continue };
+                if value.contains('\0') {
+                    bad.push(BadLine {
+                        line,
+                        message: format!("the value of `{key}` holds a NUL character"),
+                    });
+                    continue;
                 }
+                known.entry(key.clone()).or_insert_with(|| value.clone());
+                found.push((key, value));
             }
             Err(message) => {
                 bad.push(BadLine { line, message });
@@ -76,11 +83,11 @@ impl<'a> Reader<'a> {
         let separator = line.find(['=', ':']).filter(|_| format == Format::Dotenv).or_else(|| line.find('='));
         let Some(at) = separator else {
             self.skip(whole.len());
-            return check_key(line).map(|()| Some((line.to_owned(), None)));
+            return rule::variable_name(line).map(|()| Some((line.to_owned(), None)));
         };
         let key = line.get(..at).unwrap_or_default().trim_end();
         let value = line.get(at + 1..).unwrap_or_default();
-        if let Err(message) = check_key(key) {
+        if let Err(message) = rule::variable_name(key) {
             self.skip(whole.len());
             return Err(message);
         }
@@ -166,21 +173,6 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// Checks the name of a variable of a container.
-pub(crate) fn check_key(key: &str) -> Result<(), String> {
-    if key.is_empty() {
-        return Err("the name of the variable is empty".to_owned());
-    }
-    match key.chars().find(|c| matches!(c, '=' | '\0') || c.is_whitespace()) {
-        Some(odd) => Err(format!(
-            "the name of the variable `{}` holds the character `{}`",
-            key.chars().take(64).collect::<String>(),
-            odd.escape_default()
-        )),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,13 +200,14 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_named() {
-        let text = "A=1\n=x\nB C=1\nD=\"x\nE='a'b\n";
+        let text = "A=1\n=x\nB C=1\nF=a\0b\nD=\"x\nE='a'b\n";
         assert_eq!(
             show(text, Format::Dotenv),
             "2: the name of the variable is empty\n\
              3: the name of the variable `B C` holds the character ` `\n\
-             4: the quote \" is never closed\n\
-             5: there is something after the closing quote"
+             4: the value of `F` holds a NUL character\n\
+             5: the quote \" is never closed\n\
+             6: there is something after the closing quote"
         );
     }
 }

@@ -13,7 +13,6 @@ mod context;
 mod disk;
 mod env_file;
 mod finding;
-mod image;
 mod interpolate;
 mod load;
 mod merge;

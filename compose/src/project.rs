@@ -37,6 +37,7 @@ pub(crate) fn read(
         check::references(&resources, &names, draft);
     }
     check::profiles(&active, &inactive);
+    check::something_runs(&active, &inactive, &fields);
     check::drop_optional(&mut active);
     check::cycles(&active);
     check::ports(&active);

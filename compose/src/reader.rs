@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 pub(crate) use fields::Fields;
+use tug_model::spec::rule::{self, Verdict};
 use tug_model::{Bytes, Millis, NanoCpus};
 
 use crate::finding::{Level, Report};
@@ -119,6 +120,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// `value`, if the rule for it says so.
+    pub(crate) fn kept<T>(&self, value: T, verdict: Verdict) -> Option<T> {
+        match verdict {
+            Ok(()) => Some(value),
+            Err(message) => {
+                self.error(message);
+                None
+            }
+        }
+    }
+
     /// A boolean. What came from a variable is a text, and so is YAML 1.1's `yes`.
     pub(crate) fn flag(&self) -> Option<bool> {
         let scalar = self.scalar("true or false")?;
@@ -161,6 +173,12 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn duration(&self) -> Option<Millis> {
         self.parsed(quantity::duration)
+    }
+
+    /// A duration within `range`.
+    pub(crate) fn time(&self, range: &RangeInclusive<Millis>) -> Option<Millis> {
+        let length = self.duration()?;
+        self.kept(length, rule::within(&length, range))
     }
 
     pub(crate) fn bytes(&self) -> Option<Bytes> {
@@ -251,6 +269,10 @@ impl<'a> Cursor<'a> {
     pub(crate) fn pairs(&self) -> Vec<(String, Option<String>, Self)> {
         if self.is_map() {
             let read = |(entry, value): (&'a Entry, Self)| {
+                if entry.key.contains('\0') {
+                    value.key_error("the key holds a NUL character");
+                    return None;
+                }
                 if value.node.is_null() {
                     return Some((entry.key.clone(), None, value));
                 }

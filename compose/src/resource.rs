@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use tug_model::spec::resource::{Config, Ipam, IpamPool, Network, Volume};
+use tug_model::spec::rule;
 use tug_model::{NetworkName, VolumeName};
 
 use crate::context::Context;
@@ -115,14 +116,8 @@ fn external(fields: &Fields<'_>, key: &str, default: String) -> (bool, String) {
 
 fn resource_name(cursor: &Cursor<'_>) -> Option<String> {
     let text = cursor.filled()?;
-    let good = text.len() <= 200
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    if good {
-        return Some(text);
-    }
-    cursor.error(format!("\"{text}\" is not a name for the Engine: use a-z, A-Z, 0-9, ., - and _"));
-    None
+    let verdict = rule::engine_name(&text);
+    cursor.kept(text, verdict)
 }
 
 fn ipam(cursor: &Cursor<'_>) -> Option<Ipam> {

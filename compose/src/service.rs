@@ -18,6 +18,7 @@ mod volumes;
 
 use tug_model::spec::container::Container;
 use tug_model::spec::deploy::Mode;
+use tug_model::spec::rule;
 use tug_model::spec::service::{Port, Service};
 use tug_model::{NetworkName, ServiceName, VolumeName};
 
@@ -26,7 +27,7 @@ pub(crate) use process::labels;
 use crate::build::Build;
 use crate::context::Context;
 use crate::reader::{Cursor, Fields};
-use crate::{image, schema};
+use crate::schema;
 
 /// A service as far as it can be read by itself. What it says of others is checked when all have been read.
 pub(crate) struct Draft<'a> {
@@ -98,9 +99,7 @@ pub(crate) fn read<'a>(context: &Context<'_>, name: ServiceName, cursor: &Cursor
 fn image(context: &Context<'_>, name: &ServiceName, fields: &Fields<'_>, has_build: bool) -> String {
     let written = fields.get("image").and_then(|cursor| {
         let text = cursor.text()?;
-        if let Err(message) = image::check(&text) {
-            cursor.error(message);
-        }
+        cursor.kept((), rule::image(&text));
         Some(text)
     });
     if written.is_none() && !has_build && fields.get("build").is_none() {
@@ -121,7 +120,7 @@ fn image(context: &Context<'_>, name: &ServiceName, fields: &Fields<'_>, has_bui
 /// `PROJECT-SERVICE`, as far as the grammar of images has characters for it.
 fn built_name(context: &Context<'_>, name: &ServiceName) -> String {
     let both = format!("{}-{name}", context.project).to_lowercase();
-    if image::check(&both).is_ok() {
+    if rule::image(&both).is_ok() {
         return both;
     }
     let parts: Vec<&str> =

@@ -8,6 +8,7 @@
 pub mod container;
 pub mod deploy;
 pub mod resource;
+pub mod rule;
 pub mod service;
 
 use std::collections::BTreeMap;

@@ -62,6 +62,10 @@ impl<'a> Fields<'a> {
         self.get(key)?.duration()
     }
 
+    pub(crate) fn time(&self, key: &'static str, range: &RangeInclusive<Millis>) -> Option<Millis> {
+        self.get(key)?.time(range)
+    }
+
     pub(crate) fn bytes(&self, key: &'static str) -> Option<Bytes> {
         self.get(key)?.bytes()
     }

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use tug_model::spec::container::ExtraHost;
+use tug_model::spec::rule;
+
 use super::networks::extra_hosts;
 use crate::build::{Build, Dockerfile};
 use crate::context::Context;
 use crate::disk::PathKind;
 use crate::reader::{Cursor, Fields};
-use crate::{image, schema};
+use crate::schema;
 
 pub(super) fn read(context: &Context<'_>, cursor: &Cursor<'_>) -> Option<Build> {
     if cursor.is_scalar() {
@@ -37,8 +40,8 @@ pub(super) fn read(context: &Context<'_>, cursor: &Cursor<'_>) -> Option<Build> 
         pull: fields.flag("pull"),
         platform: platforms.into_iter().next(),
         network: fields.text("network"),
-        shm_size: fields.bytes("shm_size"),
-        extra_hosts: fields.get("extra_hosts").map(|cursor| extra_hosts(&cursor)).unwrap_or_default(),
+        shm_size: fields.get("shm_size").and_then(|cursor| shm_size(&cursor)),
+        extra_host: extra_host(&fields),
     })
 }
 
@@ -89,14 +92,30 @@ fn args(context: &Context<'_>, fields: &Fields<'_>) -> std::collections::BTreeMa
     cursor.pairs().into_iter().filter_map(value).collect()
 }
 
+fn extra_host(fields: &Fields<'_>) -> Option<ExtraHost> {
+    let cursor = fields.get("extra_hosts")?;
+    let hosts = extra_hosts(&cursor);
+    if hosts.len() > 1 {
+        cursor.refuse("extra_hosts", "not yet: more than one of them in a build");
+        return None;
+    }
+    hosts.into_iter().next()
+}
+
+fn shm_size(cursor: &Cursor<'_>) -> Option<i32> {
+    let size = i32::try_from(cursor.bytes()?.0).ok();
+    if size.is_none() {
+        cursor.error("the Engine can be told less than 2 GiB");
+    }
+    size
+}
+
 fn tags(fields: &Fields<'_>) -> Vec<String> {
     let mut tags = Vec::new();
     for item in fields.one_or_more("tags") {
         let Some(tag) = item.filled() else { continue };
-        match image::check(&tag) {
-            Ok(()) => tags.push(tag),
-            Err(message) => item.error(message),
-        }
+        let verdict = rule::image(&tag);
+        tags.extend(item.kept(tag, verdict));
     }
     tags
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use tug_model::spec::container::{ConfigMount, Container};
+use tug_model::spec::rule;
 
+use super::volumes::is_free;
 use crate::context::normalize;
 use crate::reader::{Cursor, Fields};
 use crate::schema;
@@ -21,12 +23,10 @@ pub(super) fn read<'a>(fields: &Fields<'a>, container: &mut Container) -> Vec<(S
     let mut used = Vec::new();
     for item in fields.get("configs").map(|cursor| cursor.items()).unwrap_or_default() {
         let Some((mount, source)) = mount(&item) else { continue };
-        if container.configs.iter().any(|other| other.target == mount.target) {
-            item.error(format!("something is mounted at `{}` already", mount.target));
-            continue;
+        if is_free(&item, container, &mount.target) {
+            used.push((mount.config.clone(), source));
+            container.configs.push(mount);
         }
-        used.push((mount.config.clone(), source));
-        container.configs.push(mount);
     }
     used
 }
@@ -36,6 +36,7 @@ fn mount<'a>(item: &Cursor<'a>) -> Option<(ConfigMount, Cursor<'a>)> {
     if !item.is_map() {
         let config = item.filled()?;
         let target = format!("/{config}");
+        item.kept((), rule::mount_target(&target))?;
         let mount = ConfigMount { config, hash: String::new(), target, mode: None, uid: None, gid: None };
         return Some((mount, item.clone()));
     }
@@ -45,16 +46,11 @@ fn mount<'a>(item: &Cursor<'a>) -> Option<(ConfigMount, Cursor<'a>)> {
         return None;
     };
     let config = source.filled()?;
-    let target = match fields.get("target") {
-        None => format!("/{config}"),
-        Some(cursor) => {
-            let text = cursor.filled()?;
-            if text.split('/').any(|part| part == "..") {
-                cursor.error("write the path without `..`");
-            }
-            normalize(&Path::new("/").join(text)).display().to_string()
-        }
-    };
+    let target_at = fields.get("target");
+    let written = target_at.as_ref().map_or_else(|| Some(config.clone()), Cursor::filled)?;
+    let target = Path::new("/").join(written).display().to_string();
+    target_at.as_ref().unwrap_or(&source).kept((), rule::mount_target(&target))?;
+    let target = normalize(Path::new(&target)).display().to_string();
     let mount = ConfigMount {
         config,
         hash: String::new(),

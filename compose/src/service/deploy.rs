@@ -1,6 +1,7 @@
 //! `deploy` and `scale`: how many replicas, where, and how they change.
 
 use tug_model::spec::deploy::{Deploy, Mode, Reservations};
+use tug_model::spec::rule;
 
 use super::limits::memory;
 use super::placement;
@@ -42,7 +43,7 @@ fn mode(service: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Mode {
     ];
     let written = deploy.and_then(|deploy| deploy.get("mode"));
     let mode = written.as_ref().and_then(|cursor| cursor.choice(&words)).unwrap_or(Written::Replicated);
-    let range = 0..=Mode::MOST_REPLICAS;
+    let range = rule::REPLICAS;
     let scale = service.get("scale");
     let replicas = deploy.and_then(|deploy| deploy.get("replicas"));
     let scaled = scale.as_ref().and_then(|cursor| cursor.number(range.clone()));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 
+use tug_model::spec::rule;
+
 use crate::context::Context;
 use crate::env_file::{self, Format};
 use crate::reader::{Cursor, Fields};
@@ -12,10 +14,6 @@ use crate::tree::Place;
 /// Variables by name.
 pub(crate) type Variables = BTreeMap<String, String>;
 
-/// The most variables: beyond, a process cannot be started.
-const MOST: usize = 5_000;
-/// The longest `KEY=value` that Linux starts a process with.
-const LONGEST: usize = 128 << 10;
 /// The largest file.
 const LARGEST_FILE: usize = 1 << 20;
 
@@ -31,9 +29,9 @@ pub(super) fn read(context: &Context<'_>, fields: &Fields<'_>) -> Variables {
         for (key, value, at) in cursor.pairs() {
             insert(context, &mut variables, (key, value), &at);
         }
-        if variables.len() > MOST {
-            cursor.error(format!("{} variables; the most are {MOST}", variables.len()));
-        }
+    }
+    if let Some(cursor) = fields.get("environment").or_else(|| fields.get("env_file")) {
+        cursor.kept((), rule::variables(variables.len()));
     }
     variables
 }
@@ -44,7 +42,7 @@ fn insert(
     (key, value): (String, Option<String>),
     at: &Cursor<'_>,
 ) {
-    if let Err(message) = env_file::check_key(&key) {
+    if let Err(message) = rule::variable_name(&key) {
         at.key_error(message);
         return;
     }
@@ -53,11 +51,9 @@ fn insert(
         variables.remove(&key);
         return;
     };
-    if key.len() + value.len() >= LONGEST {
-        at.error(format!("the variable `{key}` is longer than 128 KiB: no process can be started with it"));
-        return;
+    if at.kept((), rule::variable(&key, &value)).is_some() {
+        variables.insert(key, value);
     }
-    variables.insert(key, value);
 }
 
 fn read_file(context: &Context<'_>, cursor: &Cursor<'_>, variables: &mut Variables) {

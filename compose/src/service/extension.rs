@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use tug_model::Millis;
 use tug_model::spec::deploy::Mode;
+use tug_model::spec::rule;
 use tug_model::spec::service::{Probe, ProbeCheck, RestartOn, Service};
 
 use crate::reader::{Cursor, Fields};
@@ -13,20 +13,17 @@ use crate::schema;
 /// `x-probe: {tcp: 8080}` or `{http: /healthz, port: 8080}`.
 pub(super) fn probe(cursor: &Cursor<'_>) -> Option<Probe> {
     let fields = cursor.fields(&schema::PROBE)?;
-    let tcp = fields.number("tcp", 1..=u16::MAX);
+    let tcp = fields.number("tcp", rule::PORT);
     let http = fields.get("http").and_then(|cursor| {
         let path = cursor.text()?;
-        let good = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic());
-        if !good {
-            cursor.error("must be a path like /healthz, without spaces");
-        }
-        good.then_some(path)
+        let verdict = rule::probe_path(&path);
+        cursor.kept(path, verdict)
     });
-    let port = fields.number("port", 1..=u16::MAX);
-    let interval = positive(&fields, "interval");
-    let timeout = positive(&fields, "timeout");
-    let retries = fields.number("retries", 1..=1000);
-    let start_period = fields.duration("start_period");
+    let port = fields.number("port", rule::PORT);
+    let interval = fields.time("interval", &rule::PROBE_PACE);
+    let timeout = fields.time("timeout", &rule::PERIOD);
+    let retries = fields.number("retries", rule::PROBE_RETRIES);
+    let start_period = fields.time("start_period", &rule::WAIT);
     let (check, port) = match (fields.get("tcp"), fields.get("http")) {
         (Some(_), None) => {
             if let Some(cursor) = fields.get("port") {
@@ -58,15 +55,6 @@ pub(super) fn probe(cursor: &Cursor<'_>) -> Option<Probe> {
         retries: retries.unwrap_or(usual.retries),
         start_period: start_period.unwrap_or(usual.start_period),
     })
-}
-
-fn positive(fields: &Fields<'_>, key: &'static str) -> Option<Millis> {
-    let cursor = fields.get(key)?;
-    let length = cursor.duration()?;
-    if length == Millis(0) {
-        cursor.error("must be at least 1ms");
-    }
-    (length > Millis(0)).then_some(length)
 }
 
 /// Checks what comes later, and refuses it.

@@ -1,9 +1,9 @@
 //! `healthcheck`: the probe that the Engine runs inside the container.
 
-use tug_model::Millis;
 use tug_model::spec::container::Healthcheck;
+use tug_model::spec::rule;
 
-use crate::reader::{Cursor, Fields};
+use crate::reader::Cursor;
 use crate::schema;
 use crate::tree::Value;
 
@@ -19,11 +19,11 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<Healthcheck> {
     }
     let health = Healthcheck {
         test: if disable { vec!["NONE".to_owned()] } else { test.unwrap_or_default() },
-        interval: positive(&fields, "interval"),
-        timeout: positive(&fields, "timeout"),
-        retries: fields.number("retries", 0..=1000).filter(|retries| *retries > 0),
-        start_period: fields.duration("start_period"),
-        start_interval: positive(&fields, "start_interval"),
+        interval: fields.time("interval", &rule::PERIOD),
+        timeout: fields.time("timeout", &rule::PERIOD),
+        retries: fields.number("retries", rule::HEALTH_RETRIES).filter(|retries| *retries > 0),
+        start_period: fields.time("start_period", &rule::WAIT),
+        start_interval: fields.time("start_interval", &rule::PERIOD),
     };
     if let (Some(timeout), Some(interval), Some(cursor)) =
         (health.timeout, health.interval, fields.get("timeout"))
@@ -32,16 +32,6 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<Healthcheck> {
         cursor.note("longer than `interval`: the next probe waits for the one before");
     }
     Some(health)
-}
-
-fn positive(fields: &Fields<'_>, key: &'static str) -> Option<Millis> {
-    let cursor = fields.get(key)?;
-    let value = cursor.duration()?;
-    if value == Millis(0) {
-        cursor.error("must be at least 1ms; leave it out for the default");
-        return None;
-    }
-    Some(value)
 }
 
 fn test(cursor: &Cursor<'_>) -> Option<Vec<String>> {

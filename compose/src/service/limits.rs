@@ -1,13 +1,11 @@
 //! What a container may use: `deploy.resources.limits` and the older keys beside it.
 
 use tug_model::spec::container::{Limits, Ulimit};
+use tug_model::spec::rule;
 use tug_model::{Bytes, NanoCpus};
 
 use crate::reader::{Cursor, Fields};
 use crate::schema;
-
-/// Below this the Engine refuses to start a container.
-const LEAST_MEMORY: Bytes = Bytes(6 << 20);
 
 pub(super) fn read(fields: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Limits {
     let resources = deploy
@@ -23,16 +21,17 @@ pub(super) fn read(fields: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Limits {
         .and_then(|cursor| cursor.fields(&schema::RESERVATIONS));
     let limit = |key| limits.as_ref().and_then(|limits| limits.get(key));
     let pids = -1..=4_194_304;
-    Limits {
+    let reserved_of = |key| reservations.as_ref().and_then(|reservations| reservations.get(key));
+    let read = Limits {
         cpus: one_of(fields.get("cpus").as_ref(), limit("cpus").as_ref(), cpus),
         memory: one_of(fields.get("mem_limit").as_ref(), limit("memory").as_ref(), memory),
         memory_reservation: one_of(
             fields.get("mem_reservation").as_ref(),
-            reservations.as_ref().and_then(|reservations| reservations.get("memory")).as_ref(),
+            reserved_of("memory").as_ref(),
             memory,
         ),
         memory_swap: fields.get("memswap_limit").and_then(|cursor| swap(&cursor)),
-        memory_swappiness: fields.number("mem_swappiness", 0..=100),
+        memory_swappiness: fields.number("mem_swappiness", rule::SWAPPINESS),
         pids: one_of(fields.get("pids_limit").as_ref(), limit("pids").as_ref(), |cursor| {
             cursor.number(pids.clone()).filter(|pids| *pids != 0)
         }),
@@ -41,11 +40,16 @@ pub(super) fn read(fields: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Limits {
         cpu_period: fields.get("cpu_period").and_then(|cursor| microseconds(&cursor)),
         cpuset: fields.get("cpuset").and_then(|cursor| cpuset(&cursor)),
         shm_size: fields.bytes("shm_size"),
-        oom_score_adj: fields.number("oom_score_adj", -1000..=1000),
+        oom_score_adj: fields.number("oom_score_adj", rule::OOM_SCORE),
         oom_kill_disable: fields.get("oom_kill_disable").and_then(|cursor| cursor.flag()),
         ulimits: fields.get("ulimits").map(|cursor| ulimits(&cursor)).unwrap_or_default(),
         storage_opt: fields.options("storage_opt"),
+    };
+    let kept_at = reserved_of("memory").or_else(|| fields.get("mem_reservation"));
+    if let (Some(kept), Some(cursor)) = (read.memory_reservation, kept_at) {
+        cursor.kept((), rule::reservation(kept, read.memory));
     }
+    read
 }
 
 /// The value of the old key or of the new one; both only if they agree.
@@ -66,21 +70,15 @@ fn one_of<T: PartialEq + Copy>(
 
 fn cpus(cursor: &Cursor<'_>) -> Option<NanoCpus> {
     cursor.filled()?;
-    cursor.cpus().filter(|cpus| cpus.0 > 0)
+    let cpus = cursor.cpus().filter(|cpus| cpus.0 > 0)?;
+    cursor.kept(cpus, rule::cpus(cpus))
 }
 
 /// An amount of memory that a container can live in; 0 is none given.
 pub(super) fn memory(cursor: &Cursor<'_>) -> Option<Bytes> {
     cursor.filled()?;
-    let bytes = cursor.bytes()?;
-    if bytes.0 > 0 && bytes < LEAST_MEMORY {
-        cursor.error_with_hint(
-            format!("{} is less than the {LEAST_MEMORY} that a container needs", cursor.node.shown()),
-            "write e.g. 512m",
-        );
-        return None;
-    }
-    (bytes.0 > 0).then_some(bytes)
+    let bytes = cursor.bytes().filter(|bytes| bytes.0 > 0)?;
+    cursor.kept(bytes, rule::memory(bytes))
 }
 
 fn swap(cursor: &Cursor<'_>) -> Option<i64> {
@@ -152,9 +150,7 @@ fn ulimits(cursor: &Cursor<'_>) -> Vec<Ulimit> {
             value.number(-1..=i64::MAX).map(|both| (both, both))
         };
         let Some((soft, hard)) = limit else { continue };
-        if hard != -1 && (soft == -1 || soft > hard) {
-            value.error(format!("the soft limit {soft} is above the hard limit {hard}"));
-        }
+        value.kept((), rule::ulimit(soft, hard));
         found.push(Ulimit { name, soft, hard });
     }
     found

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use tug_model::NetworkName;
 use tug_model::spec::container::{Attachment, Container, ExtraHost, NetworkMode};
+use tug_model::spec::rule;
 
 use crate::reader::{Cursor, Fields};
 use crate::schema;
@@ -159,15 +160,8 @@ pub(super) fn extra_hosts(cursor: &Cursor<'_>) -> Vec<ExtraHost> {
     let mut hosts = Vec::new();
     let mut add = |host: &str, address: &str, at: &Cursor<'_>| {
         let bare = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
-        let is_name = !host.is_empty()
-            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-        if !is_name {
-            at.error(format!("\"{host}\" is not a host name"));
-        } else if bare != "host-gateway" && bare.parse::<IpAddr>().is_err() {
-            at.error(format!("`{address}` is neither an IP address nor `host-gateway`"));
-        } else {
-            hosts.push(ExtraHost { host: host.to_owned(), address: bare.to_owned() });
-        }
+        let line = ExtraHost { host: host.to_owned(), address: bare.to_owned() };
+        hosts.extend(at.kept(line, rule::extra_host(host, bare)));
     };
     if cursor.is_map() {
         for (entry, value) in cursor.entries() {

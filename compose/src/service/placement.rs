@@ -1,6 +1,7 @@
 //! `deploy.placement`: on which nodes the replicas may run.
 
 use tug_model::spec::deploy::{Constraint, Placement};
+use tug_model::spec::rule;
 
 use crate::reader::Cursor;
 use crate::schema;
@@ -37,20 +38,11 @@ fn constraint(item: &Cursor<'_>) -> Option<Constraint> {
 }
 
 fn check_attribute(item: &Cursor<'_>, attribute: &str) -> Option<()> {
-    const PLAIN: [&str; 5] =
-        ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"];
-    if PLAIN.contains(&attribute) {
-        return Some(());
-    }
-    if attribute.strip_prefix("node.labels.").is_some_and(|label| !label.is_empty()) {
-        return Some(());
-    }
     if attribute.starts_with("engine.labels.") {
         item.refuse("placement", "not yet: labels of the Engine; use labels of the node");
         return None;
     }
-    let message =
-        format!("`{attribute}` is not known of a node: use {} or node.labels.NAME", PLAIN.join(", "));
-    item.error_with(message, nearest(attribute, PLAIN.into_iter()));
+    let Err(message) = rule::attribute(attribute) else { return Some(()) };
+    item.error_with(message, nearest(attribute, rule::ATTRIBUTES.into_iter()));
     None
 }

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use tug_model::spec::container::{Container, Logging, PullPolicy, StopGrace};
+use tug_model::spec::rule;
 
 use crate::context::Context;
 use crate::env_file::{self, Format};
 use crate::reader::{Cursor, Fields};
 use crate::schema;
-
-/// The longest value of a label.
-const LONGEST_LABEL: usize = 64 << 10;
 
 pub(super) fn read(context: &Context<'_>, fields: &Fields<'_>, container: &mut Container, has_build: bool) {
     container.entrypoint = fields.get_or_null("entrypoint").and_then(|cursor| cursor.words());
@@ -34,7 +32,7 @@ pub(super) fn read(context: &Context<'_>, fields: &Fields<'_>, container: &mut C
     container.read_only = fields.flag("read_only");
     container.runtime = fields.text("runtime");
     container.stop_signal = fields.get("stop_signal").and_then(|cursor| signal(&cursor));
-    if let Some(grace) = fields.duration("stop_grace_period") {
+    if let Some(grace) = fields.time("stop_grace_period", &rule::WAIT) {
         container.stop_grace_period = StopGrace(grace);
     }
     container.sysctls = fields.get("sysctls").map(|cursor| sysctls(&cursor)).unwrap_or_default();
@@ -50,15 +48,11 @@ pub(crate) fn labels(cursor: &Cursor<'_>) -> BTreeMap<String, String> {
 }
 
 fn insert_label(labels: &mut BTreeMap<String, String>, key: String, value: String, at: &Cursor<'_>) {
-    let wrong = |message: String| at.key_error(message);
-    if key.is_empty() || key.contains('\0') {
-        wrong("the name of the label is empty".to_owned());
-    } else if key == "tug" || key.starts_with("tug.") {
-        wrong(format!("the label `{key}` begins with `tug.`, which is reserved"));
-    } else if value.len() > LONGEST_LABEL {
-        wrong(format!("the label `{key}` is longer than 64 KiB"));
-    } else {
-        labels.insert(key, value);
+    match rule::label(&key, &value) {
+        Ok(()) => {
+            labels.insert(key, value);
+        }
+        Err(message) => at.key_error(message),
     }
 }
 
@@ -91,14 +85,8 @@ fn label_files(context: &Context<'_>, fields: &Fields<'_>, labels: &mut BTreeMap
 
 fn hostname(cursor: &Cursor<'_>) -> Option<String> {
     let text = cursor.filled()?;
-    let good = text.len() <= 253
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    if good {
-        return Some(text);
-    }
-    cursor.error(format!("\"{text}\" is not a host name: use a-z, A-Z, 0-9, ., - and _"));
-    None
+    let verdict = rule::host_name(&text);
+    cursor.kept(text, verdict)
 }
 
 fn container_name(cursor: &Cursor<'_>) -> Option<String> {

@@ -1,5 +1,6 @@
 //! `restart` and `deploy.restart_policy`: when the agent starts a task again after its process ended.
 
+use tug_model::spec::rule;
 use tug_model::spec::service::{Restart, RestartOn};
 
 use crate::reader::{Cursor, Fields};
@@ -67,8 +68,8 @@ fn long(cursor: &Cursor<'_>) -> Restart {
     ];
     Restart {
         condition: fields.get("condition").and_then(|cursor| cursor.choice(&words)).unwrap_or_default(),
-        delay: fields.duration("delay").unwrap_or(Restart::FIRST_WAIT),
+        delay: fields.time("delay", &rule::WAIT).unwrap_or(Restart::FIRST_WAIT),
         max_attempts: fields.number("max_attempts", 0..=1_000_000).filter(|attempts| *attempts > 0),
-        window: fields.duration("window"),
+        window: fields.time("window", &rule::WAIT),
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use tug_model::VolumeName;
 use tug_model::spec::container::{ConfigMount, Container, Mount, MountSource};
 use tug_model::spec::resource::Config;
+use tug_model::spec::rule;
 
 use super::configs::octal;
 use crate::context::{Context, normalize};
@@ -30,7 +31,9 @@ pub(super) fn read<'a>(
                 Some(Bound::Directory(source)) => source,
                 Some(Bound::File(bytes, mode)) => {
                     let mount = ship(context, bytes, mode, target);
-                    add_config(&item, container, mount);
+                    if is_free(&item, container, &mount.target) {
+                        container.configs.push(mount);
+                    }
                     continue;
                 }
                 None => continue,
@@ -41,25 +44,26 @@ pub(super) fn read<'a>(
             }
             Written::Other(source) => source,
         };
-        let is_taken = container.mounts.iter().any(|mount| mount.target == target);
-        if is_taken {
-            written.target_at.error(format!("something is mounted at `{target}` already"));
-            continue;
+        if is_free(&written.target_at, container, &target) {
+            container.mounts.push(Mount { source, target, read_only: written.options.read_only });
         }
-        container.mounts.push(Mount { source, target, read_only: written.options.read_only });
     }
     for item in fields.one_or_more("tmpfs") {
-        container.mounts.extend(tmpfs(&item));
+        let mount = tmpfs(&item).filter(|mount| is_free(&item, container, &mount.target));
+        container.mounts.extend(mount);
     }
     used
 }
 
-fn add_config(item: &Cursor<'_>, container: &mut Container, mount: ConfigMount) {
-    if container.configs.iter().any(|other| other.target == mount.target) {
-        item.error(format!("something is mounted at `{}` already", mount.target));
-    } else {
-        container.configs.push(mount);
+/// Whether nothing is mounted at `target` yet; else that is said.
+pub(super) fn is_free(item: &Cursor<'_>, container: &Container, target: &str) -> bool {
+    let mounts = container.mounts.iter().map(|mount| &mount.target);
+    let mut targets = mounts.chain(container.configs.iter().map(|mount| &mount.target));
+    let is_taken = targets.any(|taken| taken == target);
+    if is_taken {
+        item.error(format!("something is mounted at `{target}` already"));
     }
+    !is_taken
 }
 
 /// A mount as it stands in the manifest.
@@ -270,31 +274,18 @@ fn volume_source(source: Option<&Cursor<'_>>, options: Option<&Fields<'_>>) -> O
         }
         return Some(Written::Other(MountSource::Anonymous));
     };
-    if let Some(cursor) = &subpath
-        && cursor.text().is_some_and(|path| path.starts_with('/') || path.split('/').any(|part| part == ".."))
-    {
-        cursor.error("must be a path within the volume, without `..`");
-    }
     let name = volume_name(source, &source.text()?)?;
-    let subpath = subpath.and_then(|cursor| cursor.filled());
+    let subpath = subpath.and_then(|cursor| {
+        let text = cursor.filled()?;
+        let verdict = rule::subpath(&text);
+        cursor.kept(text, verdict)
+    });
     Some(Written::Volume(name.clone(), MountSource::Volume { name, nocopy, subpath }))
 }
 
 fn target(item: &Cursor<'_>, text: &str) -> Option<String> {
-    if !text.starts_with('/') {
-        item.error(format!("`{text}` in the container must be an absolute path"));
-        return None;
-    }
-    if text.split('/').any(|part| part == "..") {
-        item.error(format!("`{text}`: write the path in the container without `..`"));
-        return None;
-    }
-    let normal = normalize(Path::new(text)).display().to_string();
-    if normal == "/" {
-        item.error("the root of the container cannot be mounted over");
-        return None;
-    }
-    Some(normal)
+    item.kept((), rule::mount_target(text))?;
+    Some(normalize(Path::new(text)).display().to_string())
 }
 
 /// What a bind mount shows: a path of the node, or the content of a file beside the manifest.
@@ -309,10 +300,7 @@ fn bind(context: &Context<'_>, item: &Cursor<'_>, path: &str, options: &Options)
     if !path.starts_with('/') {
         return beside(context, item, path, options);
     }
-    if path.split('/').any(|part| part == "..") {
-        item.error(format!("`{path}`: write the path without `..`"));
-        return None;
-    }
+    item.kept((), rule::path(path))?;
     Some(Bound::Directory(MountSource::Bind {
         path: normalize(Path::new(path)).display().to_string(),
         create: options.create,

@@ -11,13 +11,13 @@ const WRONG: &[(&str, &str)] = &[
     ("deploy: {replicas: 99999999999999999999}", "is out of range: use 0 to 10000"),
     (
         "mem_limit: 10",
-        "4:16: services.web.mem_limit: 10 is less than the 6.0 MiB that a container needs, write e.g. 512m",
+        "4:16: services.web.mem_limit: 10 B is less than the 6.0 MiB that a container needs; write e.g. 512m",
     ),
     ("mem_limit: -1g", "\"-1g\" is not a size; write e.g. 512m or 2g"),
     ("mem_limit: 1e99g", "is not a size"),
     ("mem_limit: 5 apples", "is not a size"),
     ("cpus: .nan", "is not a number of processors; write e.g. 0.5 or 2"),
-    ("healthcheck: {test: x, interval: 0s}", "must be at least 1ms"),
+    ("healthcheck: {test: x, interval: 0s}", "0s is out of range: use 1ms to 1day"),
     ("healthcheck: {test: x, interval: 30}", "\"30\" has no unit; write 30s for seconds"),
     ("healthcheck: {test: x, retries: 1000000}", "1000000 is out of range: use 0 to 1000"),
     ("healthcheck: {test: [curl, x]}", "a test begins with NONE, CMD or CMD-SHELL, not \"curl\""),
@@ -43,6 +43,10 @@ const WRONG: &[(&str, &str)] = &[
     ("volumes: ['/a:x']", "must be an absolute path"),
     ("volumes: ['/a:/x:r0']", "`r0` is not an option of a mount, did you mean `ro`?"),
     ("volumes: ['/a:/x', '/b:/x']", "something is mounted at `/x` already"),
+    ("volumes: ['/a:/x']\ntmpfs: [/x/]", "services.web.tmpfs[0]: something is mounted at `/x` already"),
+    ("volumes: ['/a:/c']\nconfigs: [c]", "services.web.configs[0]: something is mounted at `/c` already"),
+    ("configs: [{source: c, target: /}]", "the root of the container cannot be mounted over"),
+    ("labels: {\"a\\0b\": x}", "services.web.labels.a\\u{0}b: the key holds a NUL character"),
     ("volumes: ['data:/x']", "there is no volume `data`, declare it under the top-level `volumes`"),
     ("networks: [front]", "4:16: services.web.networks[0]: there is no network `front`"),
     ("configs: [c]", "there is no config `c`"),
@@ -72,6 +76,14 @@ const WRONG: &[(&str, &str)] = &[
     ("x-autoscale: {max: 2, memory: 7}", "not yet: scaling by load"),
     ("x-ingress: ['exa mple.com']", "is not a host name"),
     ("x-cron: {schedule: '* * *'}", "is not a schedule of five fields"),
+    (
+        "build: {context: ., extra_hosts: ['a:1.1.1.1', 'b:1.1.1.2']}",
+        "not yet: more than one of them in a build",
+    ),
+    (
+        "build: {context: ., shm_size: 2g}",
+        "services.web.build.shm_size: the Engine can be told less than 2 GiB",
+    ),
     ("build: {context: ., ssh: [default]}", "not yet: it needs BuildKit"),
     ("build: {context: 'https://x/y.git'}", "not yet: building from a repository"),
 ];
@@ -162,6 +174,8 @@ fn profiles_choose_services() {
     let project = outcome.project.expect("with the profile all is well").project;
     assert_eq!(project.services.len(), 3);
     assert_eq!(project.services["c"].depends_on.len(), 1);
+    let off = findings(&load_text("services:\n  b: {image: x, profiles: [debug]}\n"));
+    assert_eq!(off, "error: 1:1: services: no service is left without its profile, add --profile debug");
     let named = load_from(&disk(text), |request| {
         request.environment.insert("COMPOSE_PROFILES".to_owned(), "x, debug".to_owned());
     });

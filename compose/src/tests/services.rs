@@ -201,7 +201,7 @@ fn a_probe_of_ours_reaches_the_spec() {
     same_lines(
         &said("x-probe: {http: up}"),
         "error: 4:14: services.web.x-probe: `port` is missing
-         error: 4:21: services.web.x-probe.http: must be a path like /healthz, without spaces",
+         error: 4:21: services.web.x-probe.http: must be a path like /healthz of at most 2048 characters, without spaces",
     );
 }
 

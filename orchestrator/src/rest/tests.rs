@@ -29,12 +29,8 @@ fn wrong() -> Vec<Wrong> {
         (|s| s["imgae"] = json!(1), "spec.imgae", "unknown field"),
         (|s| container(s)["imgae"] = json!(1), "spec.services.web.container.imgae", "unknown field `imgae`"),
         (|s| container(s)["image"] = json!(""), "spec.services.web.container.image", "empty"),
-        (
-            |s| container(s)["image"] = json!("UPPER/Case"),
-            "spec.services.web.container.image",
-            "small letters",
-        ),
-        (|s| container(s)["image"] = json!("http://x"), "spec.services.web.container.image", "scheme"),
+        (|s| container(s)["image"] = json!("UPPER/Case"), "spec.services.web.container.image", "lower case"),
+        (|s| container(s)["image"] = json!("http://x"), "spec.services.web.container.image", "https://"),
         (
             |s| web(s)["deploy"]["mode"]["replicated"] = json!(-1),
             "spec.services.web.deploy.mode.replicated",
@@ -149,7 +145,7 @@ fn wrong() -> Vec<Wrong> {
         (
             |s| container(s)["environment"] = json!({ "A=B": "x" }),
             "spec.services.web.container.environment.A=B",
-            "no `=`",
+            "the character `=`",
         ),
         (
             |s| container(s)["environment"] = json!({ "A": "x\0" }),
@@ -182,7 +178,7 @@ fn wrong() -> Vec<Wrong> {
         (
             |s| container(s)["healthcheck"] = json!({ "test": ["CMD", "true"], "interval": 0 }),
             "spec.services.web.container.healthcheck.interval",
-            "0 is out of range",
+            "0s is out of range",
         ),
         (
             |s| container(s)["healthcheck"] = json!({ "test": ["CMD", "true"], "retries": 1_000_000 }),
@@ -201,7 +197,7 @@ fn wrong() -> Vec<Wrong> {
                 web(s)["probe"] = probe;
             },
             "spec.services.web.probe.check",
-            "no path",
+            "must be a path",
         ),
         (
             |s| container(s)["networks"] = json!({ "back": {} }),

@@ -1,27 +1,25 @@
 //! Checking a project that is handed in, as if no client had: everything that is wrong with it is told at once, and
 //! nothing is written.
 //!
-//! Types have checked names and shapes already. What is checked here holds between values, or is a limit. What depends
-//! on other projects is checked where the state is at hand.
+//! Types have checked names and shapes already, and `tug_model::spec::rule` knows what holds for single values. What is
+//! checked here beside that holds between values. What depends on other projects is checked where the state is at hand.
 
 mod container;
 mod graph;
-mod image;
 mod mounts;
 mod service;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde_json::Value;
 use tug_api::{ApiError, Code};
 use tug_model::spec::Project;
 use tug_model::spec::resource::Config;
+use tug_model::spec::rule::{self, Verdict, shown};
 
-/// Labels with this prefix are ours.
-const OURS: &str = "tug.";
-/// The longest label, key and value together.
-const LONGEST_LABEL: usize = 64 << 10;
 /// So many mistakes are told at once.
 const MOST_TOLD: usize = 100;
 
@@ -44,11 +42,11 @@ pub(super) fn project(project: &Project, private: Option<&Path>) -> Result<(), A
     }
     for (name, network) in &project.networks {
         labels(&network.labels, &format!("spec.networks.{name}.labels"), &mut findings);
-        engine_name(&network.engine_name, &format!("spec.networks.{name}.engine_name"), &mut findings);
+        findings.rule(format!("spec.networks.{name}.engine_name"), rule::engine_name(&network.engine_name));
     }
     for (name, volume) in &project.volumes {
         labels(&volume.labels, &format!("spec.volumes.{name}.labels"), &mut findings);
-        engine_name(&volume.engine_name, &format!("spec.volumes.{name}.engine_name"), &mut findings);
+        findings.rule(format!("spec.volumes.{name}.engine_name"), rule::engine_name(&volume.engine_name));
     }
     for (name, service) in &project.services {
         let at = format!("spec.services.{name}");
@@ -73,22 +71,22 @@ impl Findings {
         self.0.push(ApiError::new(Code::Forbidden, message).field(field));
     }
 
-    /// `number` has to lie within `range`.
-    fn range<T: PartialOrd + std::fmt::Display>(
-        &mut self,
-        field: impl Into<String>,
-        number: &T,
-        range: std::ops::RangeInclusive<T>,
-    ) {
-        if !range.contains(number) {
-            self.add(field, format!("{number} is out of range: use {} to {}", range.start(), range.end()));
+    /// What a rule says of the value of `field`.
+    fn rule(&mut self, field: impl Into<String>, verdict: Verdict) {
+        if let Err(message) = verdict {
+            self.add(field, message);
         }
     }
-}
 
-/// A text that a user wrote, fit to be shown.
-fn shown(text: &str) -> String {
-    text.chars().take(64).flat_map(char::escape_debug).collect()
+    /// `value` has to lie within `range`.
+    fn range<T: PartialOrd + Display>(
+        &mut self,
+        field: impl Into<String>,
+        value: &T,
+        range: &RangeInclusive<T>,
+    ) {
+        self.rule(field, rule::within(value, range));
+    }
 }
 
 /// No text anywhere may hold a NUL: neither the Engine nor the kernel can take it.
@@ -119,25 +117,6 @@ fn walk(value: &Value, at: &str, findings: &mut Findings) {
 
 fn labels(labels: &BTreeMap<String, String>, at: &str, findings: &mut Findings) {
     for (key, value) in labels {
-        let field = format!("{at}.{}", shown(key));
-        if key.is_empty() {
-            findings.add(&field, "a label has a name");
-        }
-        if key.starts_with(OURS) {
-            findings.add(&field, format!("labels that begin with `{OURS}` are reserved for Tug"));
-        }
-        if key.len() + value.len() > LONGEST_LABEL {
-            findings.add(&field, format!("a label is at most {} KiB", LONGEST_LABEL >> 10));
-        }
-    }
-}
-
-/// Names of networks and volumes in the Engine, by its own rule.
-fn engine_name(name: &str, at: &str, findings: &mut Findings) {
-    let well = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
-    if !well || name.len() > 255 {
-        let rule = "use letters, digits, `_`, `.` and `-`, starting with a letter or digit";
-        findings.add(at, format!("`{}` is no name for the Engine: {rule}", shown(name)));
+        findings.rule(format!("{at}.{}", shown(key)), rule::label(key, value));
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that needs no Docker: the house rules, the examples, and whole clusters on a paused clock.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod limits;
 mod simulation;
 mod tidy;

@@ -2,27 +2,14 @@
 
 use tug_model::spec::Project;
 use tug_model::spec::container::{Container, Healthcheck, Limits, NetworkMode};
+use tug_model::spec::rule::{self, shown};
 use tug_model::spec::service::Service;
-use tug_model::{Bytes, NanoCpus};
 
-use super::{Findings, image, labels, shown};
-
-/// What the Engine takes at least.
-const LEAST_MEMORY: Bytes = Bytes(6 << 20);
-const LEAST_CPUS: NanoCpus = NanoCpus(1_000_000);
-/// The kernel takes no longer variable.
-const LONGEST_VARIABLE: usize = 128 << 10;
-const MOST_VARIABLES: usize = 4_096;
-const MOST_RETRIES: u32 = 1_000;
-/// A health check that runs less often than once a day checks nothing.
-const LONGEST: u64 = 86_400_000;
+use super::{Findings, labels};
 
 pub(super) fn check(project: &Project, service: &Service, at: &str, findings: &mut Findings) {
     let container = &service.container;
-    if let Some(mistake) = image::mistake(&container.image) {
-        let message = format!("`{}` names no image: {mistake}", shown(&container.image));
-        findings.add(format!("{at}.image"), message);
-    }
+    findings.rule(format!("{at}.image"), rule::image(&container.image));
     environment(container, at, findings);
     labels(&container.labels, &format!("{at}.labels"), findings);
     labels(&container.annotations, &format!("{at}.annotations"), findings);
@@ -31,41 +18,21 @@ pub(super) fn check(project: &Project, service: &Service, at: &str, findings: &m
         healthcheck(check, &format!("{at}.healthcheck"), findings);
     }
     limits(&container.limits, &format!("{at}.limits"), findings);
-    findings.range(format!("{at}.stop_grace_period"), &container.stop_grace_period.0.0, 0..=LONGEST);
+    findings.range(format!("{at}.stop_grace_period"), &container.stop_grace_period.0, &rule::WAIT);
     for (index, host) in container.extra_hosts.iter().enumerate() {
-        let is_address = host.address == "host-gateway" || host.address.parse::<std::net::IpAddr>().is_ok();
-        if !is_address {
-            let message = format!("`{}` is neither an address nor `host-gateway`", shown(&host.address));
-            findings.add(format!("{at}.extra_hosts[{index}].address"), message);
-        }
-        if host.host.is_empty() || host.host.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            findings.add(format!("{at}.extra_hosts[{index}].host"), "a host name has no spaces");
-        }
+        findings.rule(format!("{at}.extra_hosts[{index}]"), rule::extra_host(&host.host, &host.address));
     }
     for (field, text) in [("hostname", &container.hostname), ("domainname", &container.domainname)] {
-        if let Some(text) = text
-            && (text.is_empty()
-                || text.len() > 253
-                || text.chars().any(|c| c.is_whitespace() || c.is_control()))
-        {
-            findings.add(format!("{at}.{field}"), format!("`{}` is no host name", shown(text)));
+        if let Some(text) = text {
+            findings.rule(format!("{at}.{field}"), rule::host_name(text));
         }
     }
 }
 
 fn environment(container: &Container, at: &str, findings: &mut Findings) {
-    if container.environment.len() > MOST_VARIABLES {
-        findings.add(format!("{at}.environment"), format!("more than {MOST_VARIABLES} variables"));
-    }
+    findings.rule(format!("{at}.environment"), rule::variables(container.environment.len()));
     for (key, value) in &container.environment {
-        let field = format!("{at}.environment.{}", shown(key));
-        // The value may be a secret, so it is never shown.
-        if key.is_empty() || key.contains('=') {
-            findings.add(&field, "the name of a variable is not empty and holds no `=`");
-        }
-        if key.len() + value.len() + 2 > LONGEST_VARIABLE {
-            findings.add(&field, format!("a variable is at most {} KiB", LONGEST_VARIABLE >> 10));
-        }
+        findings.rule(format!("{at}.environment.{}", shown(key)), rule::variable(key, value));
     }
 }
 
@@ -83,61 +50,40 @@ fn networks(project: &Project, container: &Container, at: &str, findings: &mut F
 }
 
 fn healthcheck(check: &Healthcheck, at: &str, findings: &mut Findings) {
-    match check.test.first().map(String::as_str) {
-        None => {}
-        Some("NONE") if check.test.len() == 1 => {}
-        Some("CMD-SHELL") if check.test.len() == 2 => {}
-        Some("CMD") if check.test.len() >= 2 => {}
-        Some(_) => {
-            let message = "use [\"CMD\", PROGRAM, …], [\"CMD-SHELL\", LINE] or [\"NONE\"]";
-            findings.add(format!("{at}.test"), message);
-        }
-    }
+    findings.rule(format!("{at}.test"), rule::health_test(&check.test));
     let Healthcheck { interval, timeout, start_interval, start_period, retries, .. } = check;
     for (field, time) in [("interval", interval), ("timeout", timeout), ("start_interval", start_interval)] {
         if let Some(time) = time {
-            findings.range(format!("{at}.{field}"), &time.0, 1..=LONGEST);
+            findings.range(format!("{at}.{field}"), time, &rule::PERIOD);
         }
     }
     if let Some(time) = start_period {
-        findings.range(format!("{at}.start_period"), &time.0, 0..=LONGEST);
+        findings.range(format!("{at}.start_period"), time, &rule::WAIT);
     }
     if let Some(retries) = retries {
-        findings.range(format!("{at}.retries"), retries, 0..=MOST_RETRIES);
+        findings.range(format!("{at}.retries"), retries, &rule::HEALTH_RETRIES);
     }
 }
 
 fn limits(limits: &Limits, at: &str, findings: &mut Findings) {
-    if limits.cpus.is_some_and(|cpus| cpus < LEAST_CPUS) {
-        findings.add(format!("{at}.cpus"), format!("at least {LEAST_CPUS} of a processor, e.g. 0.5"));
+    if let Some(cpus) = limits.cpus {
+        findings.rule(format!("{at}.cpus"), rule::cpus(cpus));
     }
     for (field, memory) in [("memory", limits.memory), ("memory_reservation", limits.memory_reservation)] {
-        if let Some(memory) = memory.filter(|memory| *memory < LEAST_MEMORY) {
-            let message =
-                format!("{memory} is less than the {LEAST_MEMORY} that the Engine asks for; write e.g. 512m");
-            findings.add(format!("{at}.{field}"), message);
-        }
-        if memory.is_some_and(|memory| i64::try_from(memory.0).is_err()) {
-            findings.add(format!("{at}.{field}"), "that is more than any machine has");
+        if let Some(memory) = memory {
+            findings.rule(format!("{at}.{field}"), rule::memory(memory));
         }
     }
-    if let (Some(memory), Some(kept)) = (limits.memory, limits.memory_reservation)
-        && kept > memory
-    {
-        findings.add(format!("{at}.memory_reservation"), "more is reserved than the limit allows");
+    if let Some(kept) = limits.memory_reservation {
+        findings.rule(format!("{at}.memory_reservation"), rule::reservation(kept, limits.memory));
     }
     if let Some(swappiness) = limits.memory_swappiness {
-        findings.range(format!("{at}.memory_swappiness"), &swappiness, 0..=100);
+        findings.range(format!("{at}.memory_swappiness"), &swappiness, &rule::SWAPPINESS);
     }
     if let Some(score) = limits.oom_score_adj {
-        findings.range(format!("{at}.oom_score_adj"), &score, -1000..=1000);
+        findings.range(format!("{at}.oom_score_adj"), &score, &rule::OOM_SCORE);
     }
     for (index, limit) in limits.ulimits.iter().enumerate() {
-        let (soft, hard) = (limit.soft, limit.hard);
-        if soft < -1 || hard < -1 || (hard != -1 && (soft > hard || soft == -1)) {
-            let message =
-                format!("`{}`: the soft limit is at most the hard one; -1 is none", shown(&limit.name));
-            findings.add(format!("{at}.ulimits[{index}]"), message);
-        }
+        findings.rule(format!("{at}.ulimits[{index}]"), rule::ulimit(limit.soft, limit.hard));
     }
 }

@@ -2,26 +2,23 @@
 
 use std::net::IpAddr;
 
+use tug_model::ServiceName;
 use tug_model::spec::Project;
-use tug_model::spec::deploy::{Constraint, Mode};
+use tug_model::spec::deploy::{Mode, Reservations};
+use tug_model::spec::rule;
 use tug_model::spec::service::{Port, PortMode, Probe, ProbeCheck, Protocol, Service};
-use tug_model::{Millis, ServiceName};
 
-use super::{Findings, labels, shown};
-
-/// The shortest and the longest time between probes.
-const PROBE_PACE: std::ops::RangeInclusive<u64> = 100..=86_400_000;
-const MOST_RETRIES: u32 = 1_000;
+use super::{Findings, labels};
 
 pub(super) fn check(service: &Service, at: &str, findings: &mut Findings) {
     for (index, port) in service.ports.iter().enumerate() {
         check_port(port, &format!("{at}.ports[{index}]"), findings);
     }
     for (index, port) in service.expose.iter().enumerate() {
-        findings.range(format!("{at}.expose[{index}]"), port, 1..=u16::MAX);
+        findings.range(format!("{at}.expose[{index}]"), port, &rule::PORT);
     }
     if let Mode::Replicated(replicas) = service.deploy.mode {
-        findings.range(format!("{at}.deploy.mode.replicated"), &replicas, 0..=Mode::MOST_REPLICAS);
+        findings.range(format!("{at}.deploy.mode.replicated"), &replicas, &rule::REPLICAS);
     }
     labels(&service.deploy.labels, &format!("{at}.deploy.labels"), findings);
     if service.deploy.placement.max_replicas_per_node == Some(0) {
@@ -29,19 +26,18 @@ pub(super) fn check(service: &Service, at: &str, findings: &mut Findings) {
         findings.add(field, "0 would leave no place at all: leave it out, or use 1 or more");
     }
     for (index, constraint) in service.deploy.placement.constraints.iter().enumerate() {
-        check_constraint(constraint, &format!("{at}.deploy.placement.constraints[{index}]"), findings);
+        let field = format!("{at}.deploy.placement.constraints[{index}].attribute");
+        findings.rule(field, rule::attribute(&constraint.attribute));
     }
+    let Reservations { memory, .. } = service.deploy.reservations;
     let limit = service.container.limits.memory;
-    if limit.is_some_and(|limit| service.deploy.reservations.memory > limit) {
-        findings.add(format!("{at}.deploy.reservations.memory"), "more is reserved than the limit allows");
-    }
+    findings.rule(format!("{at}.deploy.reservations.memory"), rule::reservation(memory, limit));
     if let Some(probe) = &service.probe {
         check_probe(probe, &format!("{at}.probe"), findings);
     }
-    let day = Millis::from_secs(86_400).0;
-    findings.range(format!("{at}.restart.delay"), &service.restart.delay.0, 0..=day);
+    findings.range(format!("{at}.restart.delay"), &service.restart.delay, &rule::WAIT);
     if let Some(window) = service.restart.window {
-        findings.range(format!("{at}.restart.window"), &window.0, 0..=day);
+        findings.range(format!("{at}.restart.window"), &window, &rule::WAIT);
     }
 }
 
@@ -75,40 +71,22 @@ fn clashes(one: &Port, other: &Port) -> bool {
 }
 
 fn check_port(port: &Port, at: &str, findings: &mut Findings) {
-    findings.range(format!("{at}.target"), &port.target, 1..=u16::MAX);
+    findings.range(format!("{at}.target"), &port.target, &rule::PORT);
     if let Some(published) = port.published {
-        findings.range(format!("{at}.published"), &published, 1..=u16::MAX);
+        findings.range(format!("{at}.published"), &published, &rule::PORT);
     }
     if port.protocol == Protocol::Udp && port.mode == PortMode::Ingress {
         findings.add(at, "UDP is not balanced yet: use `mode: host`");
     }
 }
 
-fn check_constraint(constraint: &Constraint, at: &str, findings: &mut Findings) {
-    let attribute = constraint.attribute.as_str();
-    let known = ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"];
-    let is_label = attribute.strip_prefix("node.labels.").is_some_and(|key| !key.is_empty());
-    if !known.contains(&attribute) && !is_label {
-        let message = format!(
-            "`{}` is nothing that a node has: use {} or node.labels.KEY",
-            shown(attribute),
-            known.join(", ")
-        );
-        findings.add(format!("{at}.attribute"), message);
-    }
-}
-
 fn check_probe(probe: &Probe, at: &str, findings: &mut Findings) {
-    findings.range(format!("{at}.port"), &probe.port, 1..=u16::MAX);
-    findings.range(format!("{at}.interval"), &probe.interval.0, PROBE_PACE);
-    findings.range(format!("{at}.timeout"), &probe.timeout.0, 1..=*PROBE_PACE.end());
-    findings.range(format!("{at}.start_period"), &probe.start_period.0, 0..=*PROBE_PACE.end());
-    findings.range(format!("{at}.retries"), &probe.retries, 1..=MOST_RETRIES);
-    if let ProbeCheck::Http(path) = &probe.check
-        && (!path.starts_with('/') || path.len() > 2048 || path.chars().any(|c| c.is_control() || c == ' '))
-    {
-        let message =
-            format!("`{}` is no path: it starts with / and has neither spaces nor line ends", shown(path));
-        findings.add(format!("{at}.check"), message);
+    findings.range(format!("{at}.port"), &probe.port, &rule::PORT);
+    findings.range(format!("{at}.interval"), &probe.interval, &rule::PROBE_PACE);
+    findings.range(format!("{at}.timeout"), &probe.timeout, &rule::PERIOD);
+    findings.range(format!("{at}.start_period"), &probe.start_period, &rule::WAIT);
+    findings.range(format!("{at}.retries"), &probe.retries, &rule::PROBE_RETRIES);
+    if let ProbeCheck::Http(path) = &probe.check {
+        findings.rule(format!("{at}.check"), rule::probe_path(path));
     }
 }
