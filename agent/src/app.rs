@@ -9,6 +9,7 @@ use axum::Router;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
+use tug_api::error::chain;
 use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
@@ -50,9 +51,11 @@ pub struct Config {
 /// The agent, standing still.
 #[derive(Debug)]
 pub struct Agent {
+    ledger: Arc<Ledger>,
     lock: Lock,
     control: Control,
     balancer: Option<Balancer>,
+    balancer_handle: BalancerHandle,
     link: Option<link::Link>,
 }
 
@@ -134,7 +137,7 @@ impl Agent {
             runtime: config.runtime,
             prober: config.prober,
             clock: config.clock,
-            ledger,
+            ledger: Arc::clone(&ledger),
             follower,
             balancer: balancer_handle.clone(),
             table,
@@ -150,29 +153,50 @@ impl Agent {
             router: router.clone(),
             seed: config.seed,
         });
-        let handle = Handle { node, router, tables, balancer: balancer_handle };
-        Ok((Self { lock, control, balancer: runs_balancer.then_some(balancer), link }, handle))
+        let handle = Handle { node, router, tables, balancer: balancer_handle.clone() };
+        let balancer = runs_balancer.then_some(balancer);
+        Ok((Self { ledger, lock, control, balancer, balancer_handle, link }, handle))
     }
 
-    /// Keeps the node as it is told until `stop`. Containers run on after that.
+    /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
+    /// as long as they may.
     pub async fn run(self, stop: CancellationToken) {
+        let drained = CancellationToken::new();
         let balancer = async {
             if let Some(balancer) = self.balancer {
                 balancer.run(stop.clone()).await;
             }
+            drained.cancel();
         };
         let link = async {
             if let Some(link) = self.link {
                 link.run(stop.clone()).await;
             }
         };
-        // The next agent may take over as soon as this one touches no container any more; its connections drain on.
+        // The next agent may take over as soon as this one touches no container any more. Its connections drain on, and
+        // the next agent is told so before it can look.
         let control = async {
             self.control.run(stop.clone()).await;
+            let draining = self.ledger.drain();
             drop(self.lock);
+            if let Err(error) = &draining {
+                tracing::warn!(reason = chain(error), "the next agent does not know of the open connections");
+            }
+            let relief = relieve(&self.ledger, &self.balancer_handle);
+            let _ended_before = drained.run_until_cancelled(relief).await;
+            drained.cancelled().await;
         };
         tokio::join!(biased; Box::pin(control), balancer, link);
     }
+}
+
+/// Waits for the next agent, and lets the connections of this one take their time then.
+async fn relieve(ledger: &Ledger, balancer: &BalancerHandle) {
+    while !ledger.is_locked() {
+        tokio::time::sleep(LOCK_LOOK).await;
+    }
+    tracing::info!("another agent has taken over: open connections go on here until they end");
+    balancer.relieve();
 }
 
 /// Takes the folder, as soon as the agent before this one has left it.

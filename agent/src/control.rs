@@ -93,6 +93,8 @@ pub(crate) struct Control {
     pulling: BTreeMap<plan::ImageWanted, String>,
     phases: BTreeMap<TaskId, (Phase, Timestamp)>,
     routing: Routing,
+    /// An earlier agent has yet to end connections, which are counted nowhere.
+    uncounted: bool,
     /// The assignment whose config files are the only ones left.
     tidied: Following,
     /// Until when nothing is published, so that tasks which were healthy all along are not shown as starting.
@@ -147,6 +149,7 @@ impl Control {
             pulling: BTreeMap::new(),
             phases: BTreeMap::new(),
             routing: Routing::default(),
+            uncounted: true,
             tidied: Following::default(),
             opens_at: None,
             is_open: false,

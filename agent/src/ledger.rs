@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tug_model::assignment::Assignment;
@@ -23,7 +24,7 @@ pub struct Ledger {
     folder: PathBuf,
 }
 
-/// As long as this lives, no other agent works on the folder.
+/// What one agent tells the others by a lock, for as long as this lives, and at the latest until its process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -84,6 +85,7 @@ const ASSIGNMENT: &str = "assignment.json";
 const RESTARTS: &str = "restarts.json";
 const NODE: &str = "node.json";
 const LOCK: &str = "lock";
+const DRAINING: &str = "draining";
 
 // === impl Ledger ===
 
@@ -100,10 +102,31 @@ impl Ledger {
 
     /// Keeps other agents off the folder. An agent that is on its way out may still have it, for a moment.
     pub fn lock(&self) -> Result<Lock, LedgerError> {
-        let path = self.folder.join(LOCK);
+        self.take(LOCK, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Whether an agent has the folder. A look may be in the way of one that wants it, who tries again.
+    pub fn is_locked(&self) -> bool {
+        self.take(LOCK, FlockOperation::NonBlockingLockShared).is_err_and(|error| error.is_locked())
+    }
+
+    /// Tells later agents, for as long as what it gives lives, that connections are open which they don't count. Only
+    /// who has the folder may say so: when [`Ledger::is_draining`] has become untrue for an agent, it stays so.
+    pub fn drain(&self) -> Result<Lock, LedgerError> {
+        self.take(DRAINING, FlockOperation::NonBlockingLockShared)
+    }
+
+    /// Whether an earlier agent has yet to end connections of its own.
+    pub fn is_draining(&self) -> bool {
+        // Where it cannot be told, caution costs no more than a wait.
+        self.take(DRAINING, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    fn take(&self, name: &str, how: FlockOperation) -> Result<Lock, LedgerError> {
+        let path = self.folder.join(name);
         let failed = |source| LedgerError::Write { path: path.clone(), source };
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, how) {
             Ok(()) => Ok(Lock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked { path: self.folder.clone() }),
             Err(error) => Err(failed(error.into())),
@@ -309,6 +332,23 @@ mod tests {
             assert!(read.is_empty() || read == histories, "bit {bit} gave {read:?}");
         }
         assert!(folder.path().join("restarts.json.damaged").exists());
+    }
+
+    #[test]
+    fn agents_tell_each_other_who_works_and_who_drains() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = || Ledger::open(folder.path()).unwrap();
+        assert!(!ledger().is_locked() && !ledger().is_draining());
+        let lock = ledger().lock().unwrap();
+        assert!(ledger().is_locked());
+        let first = ledger().drain().unwrap();
+        drop(lock);
+        let _lock = ledger().lock().unwrap();
+        let second = ledger().drain().unwrap();
+        drop(first);
+        assert!(ledger().is_draining(), "one of two");
+        drop(second);
+        assert!(!ledger().is_draining());
     }
 
     #[test]

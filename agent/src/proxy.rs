@@ -36,7 +36,8 @@ use tug_model::TaskId;
 use tug_model::report::ClosedPort;
 
 use self::backends::Registry;
-pub use self::connection::Timing;
+use self::connection::Ending;
+pub use self::connection::{Leave, Timing};
 use self::keeper::Keeper;
 use self::listen::Door;
 use self::ports::Ports;
@@ -82,6 +83,7 @@ pub struct Balancer {
     table: watch::Receiver<Arc<Table>>,
     registry: Arc<Registry>,
     is_for_good: Arc<AtomicBool>,
+    relieved: CancellationToken,
 }
 
 /// What others may ask of a balancer.
@@ -89,6 +91,7 @@ pub struct Balancer {
 pub struct BalancerHandle {
     registry: Arc<Registry>,
     is_for_good: Arc<AtomicBool>,
+    relieved: CancellationToken,
 }
 
 // === impl Config ===
@@ -106,20 +109,24 @@ impl Balancer {
     pub fn new(config: Config, table: watch::Receiver<Arc<Table>>) -> (Self, BalancerHandle) {
         let registry = Arc::new(Registry::new());
         let is_for_good = Arc::new(AtomicBool::new(config.at_stop == StopKind::Release));
-        let handle =
-            BalancerHandle { registry: Arc::clone(&registry), is_for_good: Arc::clone(&is_for_good) };
-        (Self { config, table, registry, is_for_good }, handle)
+        let relieved = CancellationToken::new();
+        let handle = BalancerHandle {
+            registry: Arc::clone(&registry),
+            is_for_good: Arc::clone(&is_for_good),
+            relieved: relieved.clone(),
+        };
+        (Self { config, table, registry, is_for_good, relieved }, handle)
     }
 
-    /// Balances until `stop`, then accepts no more and lets the open connections end: see [`Timing::rest`] and
-    /// [`Timing::drain`]. With [`StopKind::HandOver`] the next agent may accept from the moment of the stop.
+    /// Balances until `stop`, then accepts no more and lets the open connections end: see [`Timing::hurried`] and
+    /// [`Timing::relieved`]. With [`StopKind::HandOver`] the next agent may accept from the moment of the stop.
     pub async fn run(mut self, stop: CancellationToken) {
         holder::raise_file_limit();
         let door = Arc::new(Door {
             permits: Arc::new(Semaphore::new(connections_allowed(self.config.connections))),
             connections: TaskTracker::new(),
             timing: Arc::new(self.config.timing.clone()),
-            stop: stop.clone(),
+            ending: Ending { stop: stop.clone(), relieved: self.relieved.clone() },
         });
         let keeper = Keeper::new(self.config.holder.take());
         let mut ports = Ports::new(Arc::clone(&self.registry), Arc::clone(&door), keeper);
@@ -194,6 +201,11 @@ impl BalancerHandle {
     /// Moves when it routes by another table, when the closed ports change, and when a task that the table no longer names has lost its last connection.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.registry.changed()
+    }
+
+    /// Another balancer has taken over: once this one is stopped, its connections may take their time.
+    pub fn relieve(&self) {
+        self.relieved.cancel();
     }
 
     /// From now on a stop means [`StopKind::Release`].

@@ -20,6 +20,9 @@ pub struct Report {
     pub engine: Engine,
     /// Every container of ours on the node, sorted by id, also those that no assignment names any more.
     pub tasks: Vec<TaskReport>,
+    /// An earlier agent of the node has yet to end connections of its own: those are counted nowhere.
+    #[serde(default)]
+    pub uncounted: bool,
     /// Every published port that could not be opened, sorted, with the reason.
     #[serde(default)]
     pub closed_ports: Vec<ClosedPort>,

@@ -101,6 +101,7 @@ impl Control {
             return;
         }
         self.report_at = Instant::now() + SECOND;
+        self.uncounted = self.uncounted && self.ledger.is_draining();
         self.snapshot.send_replace(Some(Arc::new(self.snapshot(orders, now))));
         self.tidy(orders);
     }
@@ -119,6 +120,7 @@ impl Control {
             following: self.routing.following().clone(),
             engine: self.pulse.engine(now),
             tasks: tasks.collect(),
+            uncounted: self.uncounted,
             closed_ports: self.balancer.closed_ports(),
         };
         let view = View { orders, found: self.sight.found(), memory: &self.memory, now };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tug_model::TaskId;
 
@@ -44,11 +44,28 @@ pub struct Timing {
     pub patience: Duration,
     /// For a client to end its side after the backend has ended its own.
     pub half_open: Duration,
-    /// After the balancer was stopped: a connection on which nothing moves for so long, and whose last byte went to the
-    /// client, is at rest and closed.
+    /// After the balancer was stopped, while others wait for its end.
+    pub hurried: Leave,
+    /// After the balancer was stopped, when another one has taken over and nobody waits.
+    pub relieved: Leave,
+}
+
+/// How long connections may go on after their balancer was stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave {
+    /// A connection on which nothing moves for so long, and whose last byte went to the client, is at rest and closed.
     pub rest: Duration,
-    /// After the balancer was stopped: every connection ends after so long.
+    /// Every connection ends after so long.
     pub drain: Duration,
+}
+
+/// What a connection is told of the end of its balancer.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// It was stopped.
+    pub(super) stop: CancellationToken,
+    /// Another one has taken over.
+    pub(super) relieved: CancellationToken,
 }
 
 /// The tries of one connection to find a backend.
@@ -74,26 +91,22 @@ impl Default for Timing {
             connect: Duration::from_secs(1),
             patience: Duration::from_secs(5),
             half_open: Duration::from_secs(60),
-            rest: Duration::from_secs(2),
-            drain: Duration::from_secs(10),
+            hurried: Leave { rest: Duration::from_secs(2), drain: Duration::from_secs(10) },
+            // What is silent for so long has its own way to come back: so is the habit of proxies.
+            relieved: Leave { rest: Duration::from_secs(60), drain: Duration::from_secs(3600) },
         }
     }
 }
 
-/// Serves `client` until its connection ends, or ends it after `stop`.
-pub(super) async fn serve(
-    client: TcpStream,
-    route: Arc<Route>,
-    timing: Arc<Timing>,
-    stop: CancellationToken,
-) {
+/// Serves `client` until its connection ends, or ends it after its balancer was stopped.
+pub(super) async fn serve(client: TcpStream, route: Arc<Route>, timing: Arc<Timing>, ending: Ending) {
     let mut search = Search::new(&route, &timing);
     let Some((mut lease, backend)) = search.backend().await else {
         return relay::reset(client);
     };
     let mut relay = Relay::new(client, backend, timing.half_open);
     loop {
-        let silence = match drive(&mut relay, &timing, &stop).await {
+        let silence = match drive(&mut relay, &timing, &ending).await {
             End::Closed => return,
             End::Broken => return relay.reset(),
             End::Unanswered(silence) => silence,
@@ -117,19 +130,25 @@ pub(super) async fn serve(
     }
 }
 
-/// Runs the relay to its end, and after `stop` no longer than it needs.
-async fn drive(relay: &mut Relay, timing: &Timing, stop: &CancellationToken) -> End {
+/// Runs the relay to its end, and after the stop no longer than it may.
+async fn drive(relay: &mut Relay, timing: &Timing, ending: &Ending) -> End {
     tokio::select! {
         biased;
         end = relay.run() => return end,
-        () = stop.cancelled() => {}
+        () = ending.stop.cancelled() => {}
     }
-    let deadline = Instant::now() + timing.drain;
+    let stopped = Instant::now();
     loop {
+        let is_relieved = ending.relieved.is_cancelled();
+        let leave = if is_relieved { timing.relieved } else { timing.hurried };
+        let deadline = stopped + leave.drain;
         let moved = relay.moved();
-        let until = deadline.min(Instant::now() + timing.rest);
-        if let Ok(end) = timeout_at(until, relay.run()).await {
-            return end;
+        let until = deadline.min(Instant::now() + leave.rest);
+        tokio::select! {
+            biased;
+            end = relay.run() => return end,
+            () = ending.relieved.cancelled(), if !is_relieved => continue,
+            () = sleep_until(until) => {}
         }
         if relay.moved() == moved && relay.is_at_rest() {
             return End::Closed;

@@ -10,11 +10,10 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backends::Route;
-use super::connection::{self, Timing};
+use super::connection::{self, Ending, Timing};
 use crate::holder::Place;
 
 /// How many connections may wait to be accepted. The system has its own limit, 4096 on most.
@@ -33,7 +32,7 @@ pub(super) struct Door {
     pub(super) permits: Arc<Semaphore>,
     pub(super) connections: TaskTracker,
     pub(super) timing: Arc<Timing>,
-    pub(super) stop: CancellationToken,
+    pub(super) ending: Ending,
 }
 
 /// Opens the socket of `place`.
@@ -102,7 +101,7 @@ pub(super) async fn accept(listener: Arc<TcpListener>, route: Arc<Route>, door: 
                     client,
                     Arc::clone(&route),
                     Arc::clone(&door.timing),
-                    door.stop.clone(),
+                    door.ending.clone(),
                 );
                 door.connections.spawn(async move {
                     serving.await;

@@ -119,6 +119,7 @@ impl FakeAgent {
                     connections: 0,
                 })
                 .collect(),
+            uncounted: false,
             closed_ports: Vec::new(),
         }
     }

@@ -60,9 +60,8 @@ pub(super) fn advance(pass: &mut Pass<'_>) {
 /// Whether somebody may be connected to the task through a balancer.
 fn may_be_connected(world: &World, seen: Seen<'_>) -> bool {
     let reachable = world.templates.get(&seen.task.template).is_none_or(|t| !t.exposed.is_empty());
-    let connections = seen.report.map_or(0, |report| report.connections);
     let may_serve = match seen.node {
-        Presence::Connected => seen.standing() == Standing::Serving || connections > 0,
+        Presence::Connected => seen.standing() == Standing::Serving || seen.may_have_connections(),
         Presence::Lost => false,
         Presence::Awaited => true,
     };
@@ -84,7 +83,7 @@ fn drained(pass: &Pass<'_>, seen: Seen<'_>, acked: bool, at: Timestamp) -> Resul
             Err(last)
         };
     }
-    if seen.report.is_none_or(|report| report.connections == 0) {
+    if !seen.may_have_connections() {
         return Ok("no connection is left");
     }
     if pass.now >= end { Ok("the grace of its connections has passed") } else { Err(end) }

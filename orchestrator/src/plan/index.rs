@@ -28,6 +28,8 @@ pub(super) struct Seen<'w> {
     pub(super) report: Option<&'w TaskReport>,
     /// Whether its node is there.
     pub(super) node: Presence,
+    /// Whether the node may have connections to it that it does not count.
+    pub(super) uncounted: bool,
     /// The revision whose assignment the node followed when it said that.
     pub(super) follows: Revision,
 }
@@ -73,6 +75,7 @@ pub(super) struct SlotTasks<'w> {
 struct NodeReport<'w> {
     presence: Presence,
     follows: Revision,
+    uncounted: bool,
     /// While it is connected: what it said before is not believed.
     tasks: BTreeMap<&'w TaskId, &'w TaskReport>,
 }
@@ -89,7 +92,8 @@ impl<'w> Index<'w> {
             let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
             let presence = node.map_or(Presence::Awaited, |node| node.presence);
             let follows = node.map_or(Revision(0), |node| node.follows);
-            let seen = Seen { task, report, node: presence, follows };
+            let uncounted = node.is_some_and(|node| node.uncounted);
+            let seen = Seen { task, report, node: presence, uncounted, follows };
             services.entry((&task.project, &task.service)).or_default().push(seen);
         }
         for tasks in services.values_mut() {
@@ -141,7 +145,12 @@ impl<'w> NodeReport<'w> {
         let believed = observed.report.as_ref().filter(|_| observed.connected);
         let tasks = believed.map(|report| report.tasks.iter().map(|task| (&task.id, task)).collect());
         let follows = observed.report.as_ref().map(|report| report.following.generation);
-        Self { presence, follows: follows.unwrap_or_default(), tasks: tasks.unwrap_or_default() }
+        Self {
+            presence,
+            follows: follows.unwrap_or_default(),
+            uncounted: believed.is_some_and(|report| report.uncounted),
+            tasks: tasks.unwrap_or_default(),
+        }
     }
 }
 
@@ -189,6 +198,13 @@ impl<'w> Seen<'w> {
             Some(phase) if phase.has_succeeded() => Standing::Completed,
             Some(_) => Standing::Idle,
         }
+    }
+
+    /// Whether somebody may be connected to it, as far as its node says. Of a process that does not run there is nothing
+    /// that could be uncounted.
+    pub(super) fn may_have_connections(&self) -> bool {
+        let runs = matches!(self.phase(), Some(Phase::Running { .. }));
+        self.report.is_some_and(|report| report.connections > 0) || (self.uncounted && runs)
     }
 
     /// Whether it serves or is complete: all that is asked of a task.

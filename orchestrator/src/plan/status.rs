@@ -230,6 +230,9 @@ pub(super) fn leaving(seen: &Seen<'_>) -> String {
         Desired::Drain { .. } if connections > 1 => {
             format!("{id} is draining: {connections} connections are open")
         }
+        Desired::Drain { .. } if seen.may_have_connections() => {
+            format!("{id} is draining: an earlier agent of its node may have connections to it")
+        }
         Desired::Drain { .. } => format!("{id} is draining"),
         Desired::Stop { .. } => format!("{id} is stopping"),
     }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::world::{Habit, PORT, Server, World, is_open, own_address, until};
-use crate::proxy::{Config, Timing};
+use crate::proxy::{Config, Leave, Timing};
 
 /// Bytes that show whether any of them is lost, doubled or out of order.
 fn pattern(length: u32) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn pattern(length: u32) -> Vec<u8> {
 }
 
 fn config(rest: Duration, drain: Duration) -> Config {
-    Config { timing: Timing { rest, drain, ..Timing::default() }, ..Config::default() }
+    Config { timing: Timing { hurried: Leave { rest, drain }, ..Timing::default() }, ..Config::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,6 +173,33 @@ async fn a_connection_at_rest_does_not_hold_up_the_end() {
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
     assert!(rest.ends_with(&server.address.to_string()));
+}
+
+#[tokio::test]
+async fn when_another_has_taken_over_a_connection_may_take_its_time() {
+    let server = Server::start(Habit::Echo).await;
+    let world =
+        World::with(config(Duration::from_millis(100), Duration::from_millis(300)), &[server.address]).await;
+    let (mut talking, mut resting) = (world.connect().await, world.connect().await);
+    for client in [&mut talking, &mut resting] {
+        client.write_all(b"a").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'a');
+    }
+    let (place, handle) = (world.place, world.handle.clone());
+    let ending = tokio::spawn(world.end());
+    until("the port is closed", async || !is_open(place)).await;
+    handle.relieve();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(900) {
+        talking.write_all(b"b").await.unwrap();
+        assert_eq!(talking.read_u8().await.unwrap(), b'b');
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    resting.write_all(b"c").await.unwrap();
+    assert_eq!(resting.read_u8().await.unwrap(), b'c');
+    drop(talking);
+    drop(resting);
+    ending.await.unwrap();
 }
 
 #[tokio::test]

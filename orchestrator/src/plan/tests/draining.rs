@@ -145,6 +145,64 @@ fn the_grace_ends() {
 }
 
 #[test]
+fn connections_that_nobody_counts_have_their_grace() {
+    check(
+        "
+        node n1 uncounted
+        service shop/web x0 port=8080:80 grace=5000
+        task shop.web.1.5 n1 v1 healthy drain=9@99000
+        ",
+        "
+        look again at 104000
+        ",
+    );
+    check(
+        "
+        node n1 uncounted
+        service shop/web x0 port=8080:80 grace=5000
+        task shop.web.1.5 n1 v1 healthy drain=9@95000
+        ",
+        "
+        stop shop.web.1.5: the grace of its connections has passed
+        ",
+    );
+}
+
+#[test]
+fn a_task_may_have_connections_that_nobody_counts_only_while_it_runs() {
+    check(
+        "
+        node n1 uncounted
+        service shop/web x0 port=8080:80
+        task shop.web.1.5 n1 v1 unhealthy
+        ",
+        "
+        drain shop.web.1.5: no replica is wanted
+        ",
+    );
+    check(
+        "
+        node n1 uncounted
+        service shop/web x0 port=8080:80
+        task shop.web.1.5 n1 v1 waiting
+        ",
+        "
+        stop shop.web.1.5: no replica is wanted
+        ",
+    );
+    check(
+        "
+        node n1 uncounted
+        service shop/web x0 port=8080:80 grace=5000
+        task shop.web.1.5 n1 v1 exit0 drain=9@99000
+        ",
+        "
+        stop shop.web.1.5: no connection is left
+        ",
+    );
+}
+
+#[test]
 fn a_drained_task_stops() {
     check(
         "

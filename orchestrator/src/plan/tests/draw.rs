@@ -105,7 +105,7 @@ impl Drawing {
         let mut seen = NodeObserved { connected: true, report: None, received_at: NOW, acked: REVISION };
         let mut following = Following { cluster: "c".into(), epoch: 1, generation: REVISION };
         let mut engine = Engine::Up;
-        let mut has_reported = true;
+        let (mut has_reported, mut uncounted) = (true, false);
         for word in &words[1..] {
             match word.split_once('=') {
                 Some(("cpu", value)) => info.capacity.cpus = NanoCpus(number::<u64>(value) * 1_000_000_000),
@@ -122,12 +122,14 @@ impl Drawing {
                     "lost" => seen.connected = false,
                     "awaited" => (seen.connected, has_reported) = (false, false),
                     "silent" => has_reported = false,
+                    "uncounted" => uncounted = true,
                     "enginedown" => engine = Engine::Down { reason: "refused".into(), age: Millis(1) },
                     other => panic!("{other}"),
                 },
             }
         }
-        let report = Report { info: info.clone(), following, engine, tasks: vec![], closed_ports: vec![] };
+        let (tasks, closed_ports) = <_>::default();
+        let report = Report { info: info.clone(), following, engine, tasks, uncounted, closed_ports };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
         self.world.nodes.insert(id.clone(), Arc::new(Node::new(id, info, Timestamp(0))));

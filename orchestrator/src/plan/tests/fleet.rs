@@ -93,6 +93,7 @@ impl Fleet {
                 following: Following { cluster: "c".into(), epoch: 1, generation: machine.follows },
                 engine: Engine::Up,
                 tasks: tasks.collect(),
+                uncounted: false,
                 closed_ports: vec![],
             };
             let (report, acked) = (Some(Arc::new(report)), machine.follows);

@@ -60,6 +60,7 @@ fn world(services: u32) -> Result<World> {
         following: Following::default(),
         engine: Engine::Up,
         tasks: Vec::new(),
+        uncounted: false,
         closed_ports: Vec::new(),
     };
     let observed = NodeObserved {
