@@ -122,6 +122,15 @@ pub enum Error {
     Crashed(#[source] JoinError),
 }
 
+// === impl Error ===
+
+impl Error {
+    /// Whether another process has the state, so that trying again later may help.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Store(OpenError::Locked { .. }))
+    }
+}
+
 /// Opens an orchestrator, listens on the socket (0600), and serves until `stop`. Then open requests end, the state is
 /// on disk, and the socket is gone.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Error> {

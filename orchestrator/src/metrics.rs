@@ -247,4 +247,25 @@ mod tests {
         assert!(text.contains(r#"tug_streams{kind="watch"} 0"#), "{text}");
         assert!(!text.contains("healthy"), "a phase without tasks is gone: {text}");
     }
+
+    /// The names in the table of the page for operators.
+    fn explained(page: &str) -> Vec<&str> {
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `tug_"));
+        rows.map(|row| row.split('`').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_metric_is_explained_to_operators_and_nothing_else_is() {
+        // What has labels is written when it has counted something.
+        let metrics = Metrics::new();
+        metrics.answered("/v1/info", "GET", 200, Duration::ZERO);
+        metrics.committed("ok", Duration::ZERO);
+        let _open = metrics.open("watch");
+        let text = metrics.text(&Levels { tasks: [("healthy", 1)].into(), ..Levels::default() });
+        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE tug_")?.split_once(' '));
+        let suffix = |kind| if kind == "counter" { "_total" } else { "" };
+        let written: Vec<String> = kinds.map(|(name, kind)| format!("{name}{}", suffix(kind))).collect();
+        let page = include_str!("../../docs/operating.md");
+        assert_eq!(explained(page), written, "the order too");
+    }
 }

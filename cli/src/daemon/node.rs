@@ -109,7 +109,8 @@ pub(super) fn holder(state_dir: &Path) -> Result<HolderConfig, Failure> {
 /// process has the state, which will end.
 pub(super) fn unusable(who: &str, state_dir: &Path, error: &(dyn std::error::Error + 'static)) -> Failure {
     let what = format!("{who} cannot use its state in {}", state_dir.display());
-    let is_locked = error.downcast_ref().is_some_and(tug_agent::OpenError::is_locked);
+    let is_locked = error.downcast_ref().is_some_and(tug_agent::OpenError::is_locked)
+        || error.downcast_ref().is_some_and(tug_orchestrator::app::Error::is_locked);
     Failure { code: if is_locked { FAILED } else { CONFIGURATION }, ..Failure::caused(&what, error) }
 }
 

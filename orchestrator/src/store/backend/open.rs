@@ -19,6 +19,11 @@ use crate::store::state::State;
 use crate::store::tree::{self, Tree};
 use crate::store::{Backing, Config, Sync};
 
+/// What the names of files end with that were set aside because they are damaged.
+const DAMAGED: &str = "damaged";
+/// So many of them are kept of each kind.
+const MOST_DAMAGED: usize = 2;
+
 // === impl Backend ===
 
 impl Backend {
@@ -61,11 +66,7 @@ impl Backend {
         } else {
             backend.cut_tail(end)?;
         }
-        for name in damaged {
-            tracing::error!(file = name, "the file is damaged; it is set aside, nothing of it is missing");
-            let aside = format!("{name}.damaged");
-            backend.disk.rename(&name, &aside).map_err(|source| write_error(&name, source))?;
-        }
+        backend.set_aside(damaged)?;
         backend.take_tree(tree, copy, &state);
         Ok(Opened { backend, state, commits })
     }
@@ -110,6 +111,24 @@ impl Backend {
             AppendError::Full => write_error("the journal", io::ErrorKind::StorageFull.into()),
             AppendError::Broken { source } => write_error("the journal", source),
         })
+    }
+
+    /// Renames what is damaged and not needed, and keeps the newest few of it for whoever wants to know why.
+    fn set_aside(&self, damaged: Vec<String>) -> Result<(), OpenError> {
+        for name in damaged {
+            tracing::error!(file = name, "the file is damaged; it is set aside, nothing of it is missing");
+            let aside = format!("{name}.{DAMAGED}");
+            self.disk.rename(&name, &aside).map_err(|source| write_error(&name, source))?;
+        }
+        let names = self.disk.list().map_err(|source| write_error("the folder", source))?;
+        for kind in ["export-", "journal-"] {
+            let is_aside = |name: &&String| name.starts_with(kind) && name.ends_with(DAMAGED);
+            // The numbers in the names have leading zeros, so the last are the newest.
+            for name in names.iter().filter(is_aside).rev().skip(MOST_DAMAGED) {
+                self.disk.remove(name).map_err(|source| write_error(name, source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Cuts off what was never promised.

@@ -249,6 +249,23 @@ async fn damage_with_records_after_it_is_never_cut_off() {
 }
 
 #[tokio::test]
+async fn of_damaged_files_the_newest_few_are_kept() {
+    let disk = MemoryDisk::new();
+    let running = Running::open(Config::memory(&disk, "c1")).await.unwrap();
+    running.put(vec![event("one")]).await.unwrap();
+    let promised = running.kill().await;
+    for number in 1..=4 {
+        disk.overwrite(&format!("export-{number:020}.jsonl"), Some(b"what a bad disk left".to_vec()));
+        let again = Running::open(Config::memory(&disk, "c1")).await.unwrap();
+        assert_eq!(*again.kill().await, *promised);
+    }
+    let files = disk.files();
+    let aside: Vec<&String> = files.keys().filter(|name| name.ends_with(".damaged")).collect();
+    let name = |number: u64| format!("export-{number:020}.jsonl.damaged");
+    assert_eq!(aside, [&name(3), &name(4)]);
+}
+
+#[tokio::test]
 async fn a_journal_that_lost_what_an_export_lacks_is_refused() {
     let disk = MemoryDisk::new();
     let config = Config { export_every: 50, ..Config::memory(&disk, "c1") };
