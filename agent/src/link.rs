@@ -50,7 +50,8 @@ enum LinkError {
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// An orchestrator that comes back after a long time shall know everything within three seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A link that lasted this long makes the waits short again.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -133,5 +134,19 @@ impl Link {
                 Err(error) => Err(LinkError::Ask(error)),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_stay_short_enough_to_be_back_soon() {
+        let node = NodeId::parse("n1").unwrap();
+        let link = Link { server: PathBuf::new(), node, router: Router::new(), seed: 1 };
+        let waits: Vec<Duration> = (0..40).map(|failures| link.wait(failures)).collect();
+        assert!(waits[0] < Duration::from_millis(200) && waits[39] > Duration::from_secs(1), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(2)), "{waits:?}");
     }
 }
