@@ -6,6 +6,7 @@
 //! | `/version` | the variable `VERSION` |
 //! | `/healthz` | 200; 503 after `/break`, until `/mend`, or while `/tmp/unhealthy` exists |
 //! | `/slow?ms=500` | after that time |
+//! | `/stream?lines=100&ms=50` | so many lines, each after that time |
 //! | `/crash` | none: the process ends with code 7 |
 //!
 //! It listens on the port in the variable `PORT` (8080). The first argument chooses what it does; without one it
@@ -71,6 +72,9 @@ fn converse(connection: TcpStream) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut requests = BufReader::new(connection.try_clone()?);
     while let Some((target, is_last)) = read_request(&mut requests)? {
+        if let Some(query) = target.strip_prefix("/stream?") {
+            return stream(&connection, query);
+        }
         let (status, body) = answer(&target);
         let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
         let length = body.len();
@@ -122,7 +126,7 @@ fn answer(target: &str) -> (&'static str, String) {
             (OK, String::new())
         }
         "/slow" => {
-            let time = query.strip_prefix("ms=").and_then(|text| text.parse().ok()).unwrap_or(1000);
+            let time = number(query, "ms=").unwrap_or(1000);
             thread::sleep(Duration::from_millis(time));
             (OK, format!("after {time} ms\n"))
         }
@@ -132,6 +136,22 @@ fn answer(target: &str) -> (&'static str, String) {
         }
         _ => ("404 Not Found", format!("there is no {path:?}\n")),
     }
+}
+
+/// Writes one line after the other, and ends the connection after the last.
+fn stream(mut connection: &TcpStream, query: &str) -> io::Result<()> {
+    let time = Duration::from_millis(number(query, "ms=").unwrap_or(50));
+    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")?;
+    for line in 1..=number(query, "lines=").unwrap_or(100) {
+        thread::sleep(time);
+        connection.write_all(format!("line {line}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The number after `key` in `key=1&other=2`.
+fn number(query: &str, key: &str) -> Option<u64> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)).and_then(|text| text.parse().ok())
 }
 
 fn whoami() -> String {
