@@ -11,10 +11,12 @@
 pub mod client;
 pub mod clock;
 pub mod error;
+pub mod folder;
 pub mod frame;
 pub mod lines;
 pub mod node;
 pub mod serve;
+pub mod tls;
 pub mod transport;
 pub mod user;
 

@@ -9,12 +9,11 @@
 //! puts it on a Unix socket.
 
 mod socket;
-mod state_dir;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tug_api::Clock;
+use tug_api::folder::{self, FolderError};
 
 use crate::control::Control;
 use crate::metrics::Metrics;
@@ -33,8 +33,11 @@ use crate::store::{self, MemoryDisk, OpenError, Store, Writer};
 /// How an orchestrator is run.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Its folder, which nobody else may write to and no container may be shown; `None` in a simulation.
+    /// Its folder, which nobody else may write to; `None` in a simulation.
     pub state_dir: Option<PathBuf>,
+    /// The folder of which no container may be shown anything, for the same reason: the state lies in it, and perhaps
+    /// that of others of our daemons.
+    pub private: Option<PathBuf>,
     /// Where [`serve`] listens.
     pub socket: Option<PathBuf>,
     /// The time of day.
@@ -70,15 +73,10 @@ pub struct Handle {
 #[derive(Debug, thiserror::Error)]
 #[expect(clippy::error_impl_error, reason = "it is read as `app::Error` where it is used")]
 pub enum Error {
-    /// The folder cannot be used as it is.
-    #[error("the state folder {} cannot be used: {reason}", path.display())]
-    StateDir {
-        /// The folder.
-        path: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// A folder could not be made or looked at.
+    /// The folder of the state cannot be used as it is.
+    #[error(transparent)]
+    StateDir(#[from] FolderError),
+    /// A folder could not be made.
     #[error("prepare the folder {}", path.display())]
     Folder {
         /// The folder.
@@ -170,6 +168,14 @@ fn finished(ended: Option<Result<Result<(), Error>, JoinError>>) -> Result<(), E
     }
 }
 
+/// What a folder of ours is called: its real path, and the one that it was given.
+fn names(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let real = folder::prepare(path)?;
+    let given = std::path::absolute(path);
+    let given = given.map_err(|source| Error::Folder { path: path.to_owned(), source })?;
+    Ok(if given == real { vec![real] } else { vec![real, given] })
+}
+
 // === impl Config ===
 
 impl Config {
@@ -178,12 +184,19 @@ impl Config {
         let state_dir = state_dir.into();
         let cluster = getrandom::u64().map_err(Error::Random)?;
         let store = store::Config::folder(state_dir.join("store"), format!("{cluster:016x}"));
-        Ok(Self { state_dir: Some(state_dir), socket: Some(socket.into()), clock: Clock::system(), store })
+        Ok(Self {
+            private: Some(state_dir.clone()),
+            state_dir: Some(state_dir),
+            socket: Some(socket.into()),
+            clock: Clock::system(),
+            store,
+        })
     }
 
     /// A simulation's: its state on a disk in memory, its API wherever the router is asked.
     pub fn simulated(disk: &MemoryDisk, cluster: impl Into<String>, clock: Clock) -> Self {
-        Self { state_dir: None, socket: None, clock, store: store::Config::memory(disk, cluster) }
+        let store = store::Config::memory(disk, cluster);
+        Self { state_dir: None, private: None, socket: None, clock, store }
     }
 }
 
@@ -192,8 +205,9 @@ impl Config {
 impl Orchestrator {
     /// Reads the state and puts the parts together. Nothing is answered until it runs.
     pub async fn open(config: Config) -> Result<(Self, Handle), Error> {
+        let private = config.private.as_deref().map_or(Ok(Vec::new()), names)?;
         if let Some(path) = &config.state_dir {
-            state_dir::prepare(path)?;
+            folder::prepare(path)?;
         }
         let (store, writer) = store::open(config.store).await.map_err(Error::Store)?;
         let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
@@ -207,7 +221,7 @@ impl Orchestrator {
             clock: config.clock,
             metrics: Metrics::new(),
             closing: closing.clone(),
-            private: config.state_dir,
+            private,
         });
         let handle = Handle { router, nodes, store, view: decided.view(), closing: closing.clone() };
         Ok((Self { writer, control, publisher, closing: closing.drop_guard() }, handle))

@@ -62,8 +62,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// When it is cancelled, streams end.
     pub closing: CancellationToken,
-    /// The folder of the control plane, which no container may be shown.
-    pub private: Option<PathBuf>,
+    /// The names of the folder of our own state, of which no container may be shown anything.
+    pub private: Vec<PathBuf>,
 }
 
 /// What every handler has.
@@ -76,7 +76,7 @@ struct Context {
     clock: Clock,
     metrics: Metrics,
     closing: CancellationToken,
-    private: Option<PathBuf>,
+    private: Vec<PathBuf>,
     streams: Arc<Semaphore>,
     outputs: Arc<Semaphore>,
 }

@@ -15,6 +15,9 @@ use crate::failure::Failure;
 /// A control plane that can be served.
 #[derive(Debug)]
 pub(super) struct Plane {
+    /// The folder that the user named.
+    private: PathBuf,
+    /// Our own below it.
     state_dir: PathBuf,
     socket: PathBuf,
     clock: Clock,
@@ -25,7 +28,8 @@ pub(super) struct Plane {
 impl Plane {
     /// One that keeps its state below `state_dir`, where an agent may keep its own beside it.
     pub(super) fn new(state_dir: &Path, socket: &Path, clock: Clock) -> Self {
-        Self { state_dir: state_dir.join("server"), socket: socket.to_path_buf(), clock }
+        let private = state_dir.to_path_buf();
+        Self { private, state_dir: state_dir.join("server"), socket: socket.to_path_buf(), clock }
     }
 
     /// Puts the state back from an export.
@@ -42,13 +46,14 @@ impl Plane {
     pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Failure> {
         let failed = |error: Error| failure(&self.state_dir, &error);
         let config = Config::daemon(&self.state_dir, &self.socket).map_err(failed)?;
-        app::serve(Config { clock: self.clock, ..config }, stop).await.map_err(failed)
+        let config = Config { clock: self.clock, private: Some(self.private.clone()), ..config };
+        app::serve(config, stop).await.map_err(failed)
     }
 }
 
 fn failure(state_dir: &Path, error: &Error) -> Failure {
     match error {
-        Error::StateDir { .. } | Error::Folder { .. } | Error::Store(_) => {
+        Error::StateDir(_) | Error::Folder { .. } | Error::Store(_) => {
             unusable("the control plane", state_dir, error)
         }
         Error::Random(_)

@@ -84,6 +84,17 @@ pub struct Volume {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Volume {
+    /// Every absolute path in the options for the driver, with the key of its option: the usual driver mounts such
+    /// paths, alone or in a list as in `lowerdir=/a:/b,upperdir=/c`.
+    pub fn option_paths(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.driver_opts.iter().flat_map(|(key, value)| {
+            let words = value.split([',', '=', ':']).filter(|word| word.starts_with('/'));
+            words.map(|word| (key.as_str(), word))
+        })
+    }
+}
+
 /// The content of a config, carried with the project.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]

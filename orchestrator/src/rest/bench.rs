@@ -79,7 +79,7 @@ impl Bench {
             clock,
             metrics: Metrics::new(),
             closing: closing.clone(),
-            private: Some("/var/lib/tug".into()),
+            private: vec!["/var/lib/tug".into(), "/srv/tug".into()],
         });
         Self { store, nodes, router, closing, _view: view, _planner: planner, stop, running, folder: None }
     }

@@ -166,5 +166,5 @@ fn check(context: &Shared, name: &ProjectName, request: &ApplyRequest) -> Result
         let message = format!("the body names project `{}`, the path `{name}`", request.spec.name);
         return Err(ApiError::new(Code::Invalid, message).field("spec.name"));
     }
-    validate::project(&request.spec, context.private.as_deref())
+    validate::project(&request.spec, &context.private)
 }

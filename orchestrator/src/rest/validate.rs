@@ -12,7 +12,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tug_api::{ApiError, Code};
@@ -27,8 +27,8 @@ const MOST_TOLD: usize = 100;
 #[derive(Debug, Default)]
 struct Findings(Vec<ApiError>);
 
-/// Checks `project`. `private` is the folder of the control plane, which no container may be shown.
-pub(super) fn project(project: &Project, private: Option<&Path>) -> Result<(), ApiError> {
+/// Checks `project`. Of what lies in the folders `private` no container may be shown anything.
+pub(super) fn project(project: &Project, private: &[PathBuf]) -> Result<(), ApiError> {
     let mut findings = Findings::default();
     if project.services.is_empty() {
         findings.add("spec.services", "a project has at least one service");
@@ -47,6 +47,7 @@ pub(super) fn project(project: &Project, private: Option<&Path>) -> Result<(), A
     for (name, volume) in &project.volumes {
         labels(&volume.labels, &format!("spec.volumes.{name}.labels"), &mut findings);
         findings.rule(format!("spec.volumes.{name}.engine_name"), rule::engine_name(&volume.engine_name));
+        mounts::check_volume(volume, private, (&format!("spec.volumes.{name}"), &mut findings));
     }
     for (name, service) in &project.services {
         let at = format!("spec.services.{name}");

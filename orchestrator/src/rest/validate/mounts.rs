@@ -1,10 +1,11 @@
 //! What a container is shown: volumes and configs that the project has, and paths that are what they seem.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use tug_model::spec::Project;
 use tug_model::spec::container::{Container, MountSource};
+use tug_model::spec::resource::Volume;
 
 use super::{Findings, shown};
 
@@ -12,7 +13,7 @@ use super::{Findings, shown};
 pub(super) fn check(
     project: &Project,
     container: &Container,
-    private: Option<&Path>,
+    private: &[PathBuf],
     (at, findings): (&str, &mut Findings),
 ) {
     let mut targets = BTreeMap::new();
@@ -60,7 +61,7 @@ fn target(path: &str, at: &str, seen: &mut BTreeMap<String, String>, findings: &
 fn source(
     project: &Project,
     source: &MountSource,
-    private: Option<&Path>,
+    private: &[PathBuf],
     (at, findings): (&str, &mut Findings),
 ) {
     match source {
@@ -80,12 +81,29 @@ fn source(
             let field = format!("{at}.bind.path");
             if let Some(mistake) = path_mistake(path) {
                 findings.add(field, mistake);
-            } else if private.is_some_and(|private| Path::new(path).starts_with(private)) {
-                findings.forbid(field, format!("`{}` belongs to the control plane", shown(path)));
+            } else if is_private(path, private) {
+                findings.forbid(field, belongs_to_tug(path));
             }
         }
         MountSource::Anonymous | MountSource::Tmpfs { .. } => {}
     }
+}
+
+/// Checks what the driver of a volume is told: the options of the usual one can name any folder of the machine.
+pub(super) fn check_volume(volume: &Volume, private: &[PathBuf], (at, findings): (&str, &mut Findings)) {
+    for (key, path) in volume.option_paths() {
+        if is_private(path, private) {
+            findings.forbid(format!("{at}.driver_opts.{}", shown(key)), belongs_to_tug(path));
+        }
+    }
+}
+
+fn is_private(path: &str, private: &[PathBuf]) -> bool {
+    private.iter().any(|private| Path::new(path).starts_with(private))
+}
+
+fn belongs_to_tug(path: &str) -> String {
+    format!("`{}` belongs to Tug itself: no container is shown anything of it", shown(path))
 }
 
 /// Why `path` is no plain absolute path; `None` when it is.
