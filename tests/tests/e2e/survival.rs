@@ -185,7 +185,7 @@ async fn download(port: u16, lines: u32, began: oneshot::Sender<()>) -> Result<V
     let request = format!("GET /stream?lines={lines}&ms=50 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut stream = BufReader::new(stream).lines();
-    while stream.next_line().await?.context("no head")? != "" {}
+    while !stream.next_line().await?.context("no head")?.is_empty() {}
     let mut received = vec![stream.next_line().await?.context("no first line")?];
     // Whoever waits for it has failed if it is not there any more.
     let _ = began.send(());
