@@ -10,14 +10,19 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{UnixListener, UnixStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::tls::{Caller, Peer};
 use crate::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 /// How long a client has to send the head of a request.
@@ -32,51 +37,143 @@ const MOST_CONNECTIONS: usize = 1_024;
 const MOST_STREAMS: u32 = 4_096;
 
 /// Serves `router` (HTTP/1.1 with upgrades, and HTTP/2) on `listener` until `stop`, then lets open requests end.
-/// Streams that would never end must watch the same token themselves.
+/// Streams that would never end must watch the same token themselves. Each request says that it is [`Peer::Local`].
 pub async fn unix(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let house = House::new(router);
     loop {
-        let (place, stream) = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => match accepted {
-                Ok(accepted) => accepted,
+        let Some((place, (stream, _))) = house.next(|| listener.accept(), &stop).await else { break };
+        house.serve(stream, Caller { peer: Peer::Local, address: None }, place);
+    }
+    drop(listener);
+    house.close().await;
+    Ok(())
+}
+
+/// The same over TLS. Each request says who its client is, by its certificate.
+pub async fn tls(
+    listener: TcpListener,
+    router: Router,
+    config: Arc<ServerConfig>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let house = House::new(router);
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        let Some((place, (stream, address))) = house.next(|| listener.accept(), &stop).await else { break };
+        let (house, acceptor) = (house.clone(), acceptor.clone());
+        tokio::spawn(async move {
+            match timeout(HEAD_TIMEOUT, secure(stream, &acceptor)).await {
+                Ok(Ok((stream, peer))) => {
+                    house.serve(stream, Caller { peer, address: Some(address) }, place);
+                }
+                Ok(Err(error)) => tracing::info!(%address, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+            }
+        });
+    }
+    drop(listener);
+    house.close().await;
+    Ok(())
+}
+
+/// The handshake of TLS. Who speaks plain HTTP is told so.
+async fn secure(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+    const HANDSHAKE: u8 = 0x16;
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+        content-length: 23\r\n\r\nthis port speaks HTTPS\n";
+    stream.set_nodelay(true)?;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        let mut stream = stream;
+        stream.write_all(ANSWER).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak TLS"));
+    }
+    let stream = acceptor.accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = certificate.map_or(Peer::Nobody, |certificate| Peer::of_certificate(certificate));
+    Ok((stream, peer))
+}
+
+/// What all connections of a listener share.
+#[derive(Clone)]
+struct House {
+    router: Router,
+    places: Arc<Semaphore>,
+    connections: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl House {
+    fn new(router: Router) -> Self {
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        Self { router, places, connections: TaskTracker::new(), closing: CancellationToken::new() }
+    }
+
+    /// A place for a connection, then the connection; `None` after `stop`.
+    async fn next<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        accept: impl Fn() -> F,
+        stop: &CancellationToken,
+    ) -> Option<(OwnedSemaphorePermit, T)> {
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+                Ok::<_, io::Error>((place, accept().await?))
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                accepted = accepted => accepted,
+            };
+            match accepted {
+                Ok(accepted) => return Some(accepted),
                 Err(error) => {
                     tracing::warn!(%error, "accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
                 }
-            },
-        };
-        let service =
-            TowerToHyperService::new(router.clone().map_request(|r: Request<Incoming>| r.map(Body::new)));
-        let connection = builder().serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            }
+        }
+    }
+
+    /// Serves one connection beside the others.
+    fn serve<I>(&self, io: I, caller: Caller, place: OwnedSemaphorePermit)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router.clone().map_request(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(caller.clone());
+            request
+        });
+        let service = TowerToHyperService::new(router);
+        let closing = self.closing.clone();
+        self.connections.spawn(async move {
+            let builder = builder();
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = closing.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
             drop(place);
         });
     }
-    drop(listener);
-    tokio::select! {
-        biased;
-        () = graceful.shutdown() => {}
-        () = tokio::time::sleep(STOP_GRACE) => tracing::debug!("requests were still open at the end of the grace"),
-    }
-    Ok(())
-}
 
-/// A place for a connection, then the connection.
-async fn accept(
-    listener: &UnixListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(OwnedSemaphorePermit, UnixStream)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((place, stream))
+    /// Lets open requests end, for a while.
+    async fn close(&self) {
+        self.closing.cancel();
+        self.connections.close();
+        if timeout(STOP_GRACE, self.connections.wait()).await.is_err() {
+            tracing::debug!("requests were still open at the end of the grace");
+        }
+    }
 }
 
 /// Serves `router` on one connection, HTTP/2 only, until it ends or `stop`.

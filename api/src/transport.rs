@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,14 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response, Uri};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
 
 /// Where requests can be sent. Cheap to clone.
@@ -49,6 +54,8 @@ trait Exchange: Send + Sync {
 /// The pace of HTTP/2 keep-alive on a link: a silent peer is noticed after about three seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an address has to answer with a whole TLS handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What one side may send on one stream before the other has read it, in bytes.
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for a whole connection: so much that a stream nobody reads never holds up the others.
@@ -85,7 +92,16 @@ impl Channel {
 
     /// A channel to the server behind a Unix socket. It connects at the first request and again after a loss.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self(Arc::new(Unix { path: path.into(), connection: Arc::default() }))
+        Self::dialled(Way::Unix(path.into()))
+    }
+
+    /// A channel to a server of the cluster, by TLS. It connects at the first request and again after a loss.
+    pub fn tls(server: TlsServer) -> Self {
+        Self::dialled(Way::Tls(server))
+    }
+
+    fn dialled(way: Way) -> Self {
+        Self(Arc::new(Dialled { way: Arc::new(way), connection: Arc::default() }))
     }
 
     /// Makes `io`, a connection that is open already, a channel: this side asks, the other side serves.
@@ -163,22 +179,38 @@ fn with_authority(mut request: Request<Body>) -> Result<Request<Body>, Transport
     Ok(request)
 }
 
-// === over a Unix socket ===
+// === over a connection that is dialled ===
 
-struct Unix {
-    path: PathBuf,
+struct Dialled {
+    way: Arc<Way>,
     connection: Arc<Mutex<Option<SendRequest<Body>>>>,
 }
 
-impl Exchange for Unix {
+enum Way {
+    Unix(PathBuf),
+    Tls(TlsServer),
+}
+
+/// A server of the cluster, reached by TLS.
+#[derive(Debug, Clone)]
+pub struct TlsServer {
+    /// Where it may be reached, as `host:port`; they are tried in this order.
+    pub addresses: Vec<String>,
+    /// What its certificate must name.
+    pub name: ServerName<'static>,
+    /// Whom to trust, and what to show.
+    pub config: Arc<ClientConfig>,
+}
+
+impl Exchange for Dialled {
     fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
-        let (path, connection) = (self.path.clone(), Arc::clone(&self.connection));
+        let (way, connection) = (Arc::clone(&self.way), Arc::clone(&self.connection));
         Box::pin(async move {
             let sender = {
                 let mut connection = connection.lock().await;
                 match connection.as_ref().filter(|sender| !sender.is_closed()) {
                     Some(sender) => sender.clone(),
-                    None => connection.insert(connect(&path).await?).clone(),
+                    None => connection.insert(way.connect().await?).clone(),
                 }
             };
             Connected(sender).send(request).await
@@ -186,13 +218,49 @@ impl Exchange for Unix {
     }
 }
 
-async fn connect(path: &Path) -> Result<SendRequest<Body>, TransportError> {
-    let stream = UnixStream::connect(path)
-        .await
-        .map_err(|source| TransportError::Connect { address: path.display().to_string(), source })?;
-    let (sender, connection) = handshake(stream).await?;
-    tokio::spawn(connection);
-    Ok(sender)
+impl Way {
+    async fn connect(&self) -> Result<SendRequest<Body>, TransportError> {
+        let (sender, connection) = match self {
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|source| TransportError::Connect {
+                    address: path.display().to_string(),
+                    source,
+                })?;
+                handshake(stream).await?
+            }
+            Self::Tls(server) => handshake(server.dial(&[b"h2"]).await?).await?,
+        };
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+impl TlsServer {
+    /// A new connection to the first address that answers as who is expected. `protocols` are offered by ALPN.
+    pub async fn dial(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>, TransportError> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut last = None;
+        for address in &self.addresses {
+            let dialled = timeout(DIAL_TIMEOUT, async {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                connector.connect(self.name.clone(), stream).await
+            });
+            let source = match dialled.await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => error,
+                Err(_) => io::Error::from(io::ErrorKind::TimedOut),
+            };
+            last = Some(TransportError::Connect { address: address.clone(), source });
+        }
+        let nowhere = || TransportError::Connect {
+            address: "the server".to_owned(),
+            source: io::Error::new(io::ErrorKind::AddrNotAvailable, "no address is known"),
+        };
+        Err(last.unwrap_or_else(nowhere))
+    }
 }
 
 async fn handshake<I>(io: I) -> Result<(SendRequest<Body>, BoxFuture<'static, ()>), TransportError>
