@@ -94,14 +94,16 @@ impl Control {
     pub fn new(store: Store, observed: watch::Receiver<Arc<Observed>>, clock: Clock) -> (Self, Handle) {
         let (view, view_watch) = watch::channel(Arc::default());
         let (levels, levels_watch) = watch::channel(PlannerLevels::default());
+        let states = store.watch();
+        let observer = Observer::after(states.borrow().events.values().map(Arc::as_ref));
         let control = Self {
-            states: store.watch(),
+            states,
             store,
             observed,
             clock,
             view,
             levels,
-            observer: Observer::default(),
+            observer,
             recorded_at: None,
             most_decisions: MOST_DECISIONS,
             wait: FIRST_WAIT,

@@ -2,9 +2,9 @@
 //!
 //! Nothing here decides anything. Each task has a mark, the last thing that was told about it, and an event is made when
 //! what is observed differs from it: so a passing phase is told by nobody, and a crash loop is told once for every run
-//! that failed.
+//! that failed. Of an Engine that is down, what was told before a restart of ours is read from the events that are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tug_model::event::{Event, EventKind};
@@ -22,11 +22,17 @@ const MOST_PENDING: usize = 1_000;
 /// So much of what a container said last becomes part of an event.
 const LONGEST_WORDS: usize = 200;
 
+/// What is told of a node's Engine; the first with its reason.
+const ENGINE_DOWN: &str = "its Docker Engine does not answer";
+const ENGINE_UP: &str = "its Docker Engine answers again";
+
 /// Compares what is observed with what was told.
 #[derive(Debug, Default)]
 pub(super) struct Observer {
     seen: Option<Arc<Observed>>,
     nodes: BTreeMap<NodeId, NodeMark>,
+    /// Nodes whose Engine was said to be down before we started, and of which nothing was heard since.
+    were_down: BTreeSet<NodeId>,
     tasks: BTreeMap<TaskId, (Mark, Timestamp)>,
     pending: Vec<Arc<Event>>,
     /// Something was held back to be told later.
@@ -76,6 +82,20 @@ impl About for Event {
 // === impl Observer ===
 
 impl Observer {
+    /// One that knows what was told before, the oldest first.
+    pub(super) fn after<'a>(told: impl Iterator<Item = &'a Event>) -> Self {
+        let mut observer = Self::default();
+        for event in told.filter(|event| event.kind == EventKind::Node) {
+            let Some(node) = &event.node else { continue };
+            if event.message.starts_with(ENGINE_DOWN) {
+                observer.were_down.insert(node.clone());
+            } else if event.message == ENGINE_UP {
+                observer.were_down.remove(node);
+            }
+        }
+        observer
+    }
+
     /// Takes note of what is to be told.
     pub(super) fn look(&mut self, world: &World, now: Timestamp) {
         let same = self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &world.observed));
@@ -121,6 +141,7 @@ impl Observer {
     fn look_at_node(&mut self, id: &NodeId, connected: bool, engine: &Engine, now: Timestamp) {
         let mark = NodeMark { connected, engine_up: *engine == Engine::Up };
         let told = self.nodes.insert(id.clone(), mark);
+        let was_up = told.map_or(!self.were_down.remove(id), |told| told.engine_up);
         let mut tell = |message: String| {
             let mut event = event(EventKind::Node, now, message);
             event.node = Some(id.clone());
@@ -132,11 +153,10 @@ impl Observer {
                     .to_owned(),
             );
         }
-        if told.is_none_or(|told| told.engine_up) && !mark.engine_up {
-            let reason = if let Engine::Down { reason, .. } = engine { reason.as_str() } else { "" };
-            tell(format!("its Docker Engine does not answer: {reason}"));
-        } else if told.is_some_and(|told| !told.engine_up) && mark.engine_up {
-            tell("its Docker Engine answers again".to_owned());
+        match engine {
+            Engine::Down { reason, .. } if was_up => tell(format!("{ENGINE_DOWN}: {reason}")),
+            Engine::Up if !was_up => tell(ENGINE_UP.to_owned()),
+            Engine::Down { .. } | Engine::Up => {}
         }
     }
 

@@ -31,7 +31,17 @@ struct Bench {
 
 impl Bench {
     async fn new(config: impl Fn(store::Config) -> store::Config) -> Self {
-        let disk = MemoryDisk::new();
+        Self::on(MemoryDisk::new(), config).await
+    }
+
+    /// Another one on the same disk, after the end of this.
+    async fn restarted(self) -> Self {
+        let disk = self.disk.clone();
+        self.end().await;
+        Self::on(disk, |config| config).await
+    }
+
+    async fn on(disk: MemoryDisk, config: impl Fn(store::Config) -> store::Config) -> Self {
         let (store, writer) = store::open(config(store::Config::memory(&disk, "c"))).await.unwrap();
         let observed = watch::Sender::default();
         let (control, handle) = Control::new(store.clone(), observed.subscribe(), Clock::starting_at(NOW));
@@ -143,6 +153,28 @@ async fn what_is_wanted_is_decided_in_one_commit_and_told() {
     assert_eq!(view.world.tasks.len(), 2, "what is decided is seen");
     assert!(bench.handle.levels().borrow().passes > 0);
     assert_eq!(bench.handle.levels().borrow().decisions, 2);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_goes_and_comes_is_told_of_once_also_when_we_restart_meanwhile() {
+    let mut bench = Bench::new(|config| config).await;
+    bench.want("node n1").await;
+    for drawing in ["node n1", "node n1 enginedown", "node n1 enginedown"] {
+        bench.say(drawing);
+        settle().await;
+    }
+    for drawing in ["node n1 enginedown", "node n1", "node n1"] {
+        bench = bench.restarted().await;
+        bench.say(drawing);
+        settle().await;
+    }
+    let (down, up) =
+        ("node: its Docker Engine does not answer: refused", "node: its Docker Engine answers again");
+    let events = bench.events();
+    let of_engine: Vec<&str> =
+        events.iter().map(String::as_str).filter(|event| event.contains("Engine")).collect();
+    assert_eq!(of_engine, [down, up], "{events:?}");
     bench.end().await;
 }
 
