@@ -10,13 +10,16 @@
 
 pub mod client;
 pub mod clock;
+pub mod digest;
 pub mod error;
 pub mod folder;
 pub mod frame;
+pub mod join;
 pub mod lines;
 pub mod node;
 pub mod serve;
 pub mod tls;
+pub mod token;
 pub mod transport;
 pub mod user;
 

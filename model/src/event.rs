@@ -50,6 +50,8 @@ pub enum EventKind {
     Completed,
     /// A node came, went or changed.
     Node,
+    /// A token was made, used to join, or removed.
+    Token,
 }
 
 impl EventKind {
@@ -63,6 +65,7 @@ impl EventKind {
             Self::Failed => "failed",
             Self::Completed => "completed",
             Self::Node => "node",
+            Self::Token => "token",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The control plane: the store, the planner, the loop that carries plans out, the nodes and the REST API.
 
 pub mod app;
+mod authority;
 pub mod control;
 pub mod metrics;
 pub mod nodes;

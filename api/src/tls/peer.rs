@@ -1,15 +1,14 @@
 //! Who the other side of a connection is, as far as the connection itself proves it.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
-use ring::digest::{SHA256, digest};
 use tug_model::NodeId;
 use tug_model::node::KeyId;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{NODE_SUFFIX, SERVER_NAME};
+use crate::digest::sha256;
 
 /// The other side of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl Peer {
             return Self::Server;
         }
         match name.strip_suffix(NODE_SUFFIX).map(NodeId::parse) {
-            Some(Ok(node)) => Self::Node { node, key: KeyId(hex(parsed.public_key().raw)) },
+            Some(Ok(node)) => Self::Node { node, key: KeyId(sha256(parsed.public_key().raw)) },
             Some(Err(_)) | None => Self::Nobody,
         }
     }
@@ -59,13 +58,5 @@ impl Peer {
 /// The name of the key in `certificate` (DER); `None`: it is no certificate.
 pub fn key_of_certificate(certificate: &[u8]) -> Option<KeyId> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(KeyId(hex(parsed.public_key().raw)))
-}
-
-/// The SHA-256 of `bytes` in hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
+    Some(KeyId(sha256(parsed.public_key().raw)))
 }

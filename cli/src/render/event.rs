@@ -34,7 +34,7 @@ fn colour(kind: EventKind) -> Style {
     match kind {
         EventKind::Healthy | EventKind::Completed => style::GOOD,
         EventKind::Unhealthy | EventKind::Failed => style::BAD,
-        EventKind::Project | EventKind::Node => style::HINT,
+        EventKind::Project | EventKind::Node | EventKind::Token => style::HINT,
         EventKind::Planned => style::PLAIN,
     }
 }

@@ -205,6 +205,8 @@ fn named(commit: &Committed) -> impl Iterator<Item = &ProjectName> {
         | Change::PutTemplate { .. }
         | Change::PutNode(_)
         | Change::RemoveNode(_)
+        | Change::PutToken(_)
+        | Change::RemoveToken(_)
         | Change::Remember(_) => None,
     })
 }

@@ -10,6 +10,7 @@ use tug_model::event::Event;
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
 use tug_model::task::{Desired, Task, Template, TemplateHash};
+use tug_model::token::Token;
 use tug_model::{NodeId, ProjectName, Revision, TaskId, Timestamp};
 
 use super::state::State;
@@ -37,6 +38,10 @@ pub enum Change {
     PutNode(Arc<Node>),
     /// A node is forgotten.
     RemoveNode(NodeId),
+    /// A token is new, or was used.
+    PutToken(Arc<Token>),
+    /// A token is good for nothing any more. By its id.
+    RemoveToken(String),
     /// Something happened. Its `revision` is set to that of the commit.
     Record(Arc<Event>),
     /// A request was answered, and the same request shall get the same answer again.
@@ -93,6 +98,8 @@ impl Change {
             | Self::PutTemplate { .. }
             | Self::PutNode(_)
             | Self::RemoveNode(_)
+            | Self::PutToken(_)
+            | Self::RemoveToken(_)
             | Self::Remember(_) => {}
         }
         self
@@ -101,11 +108,12 @@ impl Change {
     /// Whether the change leads to less: what is still accepted when the disk is full.
     fn shrinks(&self, state: &State) -> bool {
         match self {
-            Self::RemoveProject(_) | Self::RemoveTask(_) | Self::RemoveNode(_) => true,
+            Self::RemoveProject(_) | Self::RemoveTask(_) | Self::RemoveNode(_) | Self::RemoveToken(_) => true,
             Self::PutTask(task) => task.desired != Desired::Run && state.tasks.contains_key(&task.id),
             Self::PutProject(_)
             | Self::PutTemplate { .. }
             | Self::PutNode(_)
+            | Self::PutToken(_)
             | Self::Record(_)
             | Self::Remember(_) => false,
         }

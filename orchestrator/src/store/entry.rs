@@ -9,6 +9,7 @@ use tug_model::event::Event;
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
 use tug_model::task::{Task, Template, TemplateHash};
+use tug_model::token::Token;
 
 use super::change::Remembered;
 use super::record::Chain;
@@ -32,6 +33,8 @@ pub(super) enum Entry {
     },
     /// Of [`State::nodes`].
     Node(Arc<Node>),
+    /// Of [`State::tokens`].
+    Token(Arc<Token>),
     /// Of [`State::events`].
     Event {
         /// Its place in its commit.
@@ -77,6 +80,7 @@ impl Entry {
             Self::Task(task) => format!("task/{}", task.id),
             Self::Template { hash, .. } => format!("template/{hash}"),
             Self::Node(node) => format!("node/{}", node.id),
+            Self::Token(token) => format!("token/{}", token.id),
             Self::Event { number, event } => format!("event/{:020}/{number:010}", event.revision.0),
             Self::Remembered(remembered) => format!("remembered/{}", remembered.key),
         }
@@ -96,6 +100,7 @@ impl Entry {
             }
             Self::Template { hash, template } => state.put_template(hash, template),
             Self::Node(node) => state.put_node(node),
+            Self::Token(token) => state.put_token(token),
             Self::Event { number, event } => state.put_event(event.revision, number, event),
             Self::Remembered(remembered) => state.put_remembered(&remembered),
         }
@@ -111,6 +116,7 @@ pub(super) fn difference(old: &State, new: &State) -> Vec<Delta> {
     });
     compare(&old.nodes, &new.nodes, &mut deltas, |_, node| Entry::Node(Arc::clone(node)));
     compare(&old.projects, &new.projects, &mut deltas, |_, project| Entry::Project(Arc::clone(project)));
+    compare(&old.tokens, &new.tokens, &mut deltas, |_, token| Entry::Token(Arc::clone(token)));
     compare(&old.idempotency, &new.idempotency, &mut deltas, |_, it| Entry::Remembered(Arc::clone(it)));
     compare(&old.tasks, &new.tasks, &mut deltas, |_, task| Entry::Task(Arc::clone(task)));
     compare(&old.templates, &new.templates, &mut deltas, |hash, template| Entry::Template {

@@ -10,6 +10,7 @@ use tug_model::event::Event;
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
 use tug_model::task::{Task, Template, TemplateHash};
+use tug_model::token::Token;
 use tug_model::{Millis, NodeId, ProjectName, Revision, TaskId, Timestamp};
 
 use super::change::{Change, Remembered};
@@ -31,6 +32,8 @@ pub struct State {
     pub templates: OrdMap<TemplateHash, Arc<Template>>,
     /// The machines.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
+    /// What proves who somebody is who has no certificate, by id.
+    pub tokens: OrdMap<String, Arc<Token>>,
     /// What happened: by commit, and by place in it.
     pub events: OrdMap<(Revision, u32), Arc<Event>>,
     /// The answers to requests with an idempotency key, by that key.
@@ -91,6 +94,10 @@ impl State {
             Change::RemoveNode(id) => {
                 self.nodes.remove(id);
             }
+            Change::PutToken(token) => self.put_token(Arc::clone(token)),
+            Change::RemoveToken(id) => {
+                self.tokens.remove(id);
+            }
             Change::Record(event) => self.record(revision, Arc::clone(event)),
             Change::Remember(remembered) => self.remember(remembered),
         }
@@ -108,6 +115,10 @@ impl State {
 
     pub(super) fn put_node(&mut self, node: Arc<Node>) {
         self.nodes.insert(node.id.clone(), node);
+    }
+
+    pub(super) fn put_token(&mut self, token: Arc<Token>) {
+        self.tokens.insert(token.id.clone(), token);
     }
 
     pub(super) fn put_project(&mut self, project: Arc<StoredProject>) {
