@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
 use tug_api::error::chain;
+use tug_api::folder::{self, FolderError};
 use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
@@ -26,6 +27,9 @@ use crate::runtime::Runtime;
 pub struct Config {
     /// Where it keeps what must outlive it.
     pub state_dir: PathBuf,
+    /// The folder of which no container may be shown anything: the state lies in it, and perhaps that of others of our
+    /// daemons.
+    pub private: PathBuf,
     /// The node's id; `None`: the one it has had, or a new one made from the host's name.
     pub node: Option<NodeId>,
     /// The machine's name, for people.
@@ -83,6 +87,9 @@ pub enum OpenError {
     /// What it keeps on disk cannot be read or written.
     #[error("open the agent's state")]
     State(#[from] ledger::LedgerError),
+    /// The folder that must be ours alone is not.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
 }
 
 // === impl Config ===
@@ -112,8 +119,10 @@ impl Config {
 impl OpenError {
     /// Whether another agent works on the folder. Later it may not: this is worth another try.
     pub fn is_locked(&self) -> bool {
-        let Self::State(error) = self;
-        error.is_locked()
+        match self {
+            Self::State(error) => error.is_locked(),
+            Self::Folder(_) => false,
+        }
     }
 }
 
@@ -124,6 +133,7 @@ impl Agent {
     ///
     /// In an upgrade the agent before this one may still be on its way out: for a moment, its end is waited for.
     pub async fn open(config: Config) -> Result<(Self, Handle), OpenError> {
+        let private = folder::prepare(&config.private)?;
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
         let lock = lock(&ledger).await?;
         let node = ledger.node(config.node, &config.hostname)?;
@@ -144,6 +154,7 @@ impl Agent {
             snapshot,
             machine: Machine { hostname: config.hostname, labels: config.labels },
             configs: config.state_dir.join("configs"),
+            private,
             concurrency: config.concurrency,
             seed: config.seed,
         })?;

@@ -9,6 +9,7 @@ mod configs;
 mod follow;
 mod intake;
 mod jobs;
+mod private;
 mod pulse;
 mod report;
 mod routing;
@@ -61,6 +62,8 @@ pub(crate) struct Parts {
     pub(crate) machine: Machine,
     /// Where config files lie.
     pub(crate) configs: PathBuf,
+    /// The folder of which no container may be shown anything, by its real path.
+    pub(crate) private: PathBuf,
     /// How many containers are made, started or removed at once.
     pub(crate) concurrency: usize,
     /// Decides where waits fall in their spread.
@@ -125,6 +128,7 @@ impl Control {
             runtime: parts.runtime,
             engine: tokio::sync::Semaphore::new(parts.concurrency.max(1)),
             configs: configs::ConfigFiles::new(parts.configs),
+            private: private::Private::new(parts.private),
             notes: notes_sender,
         };
         let now = Instant::now();

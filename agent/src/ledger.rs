@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tug_api::folder::{self, FolderError};
 use tug_model::assignment::Assignment;
 use tug_model::{NodeId, TaskId};
 
@@ -33,15 +34,9 @@ pub struct Lock {
 /// Why the ledger could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The folder is not there and cannot be made.
-    #[error("make the folder {}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// The folder cannot be made, or is not ours alone.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// A file could not be read.
     #[error("read {}", path.display())]
     Read {
@@ -90,13 +85,9 @@ const DRAINING: &str = "draining";
 // === impl Ledger ===
 
 impl Ledger {
-    /// The ledger in `folder`, which is made if need be, for its owner only.
+    /// The ledger in `folder`, which is made if need be, for its owner only, and refused if it is not ours alone.
     pub fn open(folder: &Path) -> Result<Self, LedgerError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| LedgerError::Folder { path: folder.to_owned(), source })?;
+        folder::prepare(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
@@ -209,10 +200,10 @@ impl LedgerError {
     /// Whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Folder { source, .. } | Self::Read { source, .. } | Self::Write { source, .. } => {
+            Self::Read { source, .. } | Self::Write { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
-            Self::Locked { .. } | Self::Random(_) => false,
+            Self::Folder(_) | Self::Locked { .. } | Self::Random(_) => false,
         }
     }
 
@@ -332,6 +323,14 @@ mod tests {
             assert!(read.is_empty() || read == histories, "bit {bit} gave {read:?}");
         }
         assert!(folder.path().join("restarts.json.damaged").exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o770)).unwrap();
+        let error = Ledger::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("mode 0770") && error.contains("chmod 700"), "{error}");
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Machine {
     fn config(&self) -> Config {
         Config {
             state_dir: self.state.path().to_owned(),
+            private: self.state.path().to_owned(),
             node: Some(node()),
             hostname: "testhost".to_owned(),
             labels: BTreeMap::new(),

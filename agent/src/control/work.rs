@@ -11,6 +11,7 @@ use tug_model::spec::container::PullPolicy;
 use tug_model::{TaskId, Timestamp};
 
 use super::configs::ConfigFiles;
+use super::private::{OwnState, Private};
 use crate::plan::{Ensured, ImageWanted, Key, Orders, Step};
 use crate::runtime::{
     ContainerId, ContainerRequest, EngineEvent, EngineInfo, Found, FoundNetwork, Identity, LogQuery, Runtime,
@@ -24,6 +25,7 @@ pub(super) struct Tools {
     /// How many containers are made, started or removed at once.
     pub(super) engine: Semaphore,
     pub(super) configs: ConfigFiles,
+    pub(super) private: Private,
     pub(super) notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -103,6 +105,8 @@ enum StepError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Config(#[from] super::configs::ConfigError),
+    #[error(transparent)]
+    OwnState(#[from] OwnState),
     #[error("image `{0}` is not on this node, and its pull policy is `never`")]
     NoImage(String),
     #[error("image `{0}` is not on this node for platform `{1}`, and its pull policy is `never`")]
@@ -193,6 +197,7 @@ async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made
         Step::EnsureVolume { project, key, .. } => {
             let volume = orders.resources(project).and_then(|all| all.volumes.get(key));
             let Some(volume) = volume else { return Ok(None) };
+            super::follow::unhurried(|| tools.private.check_volume(volume))?;
             runtime.ensure_volume(project, key, volume).await?;
             Some(Made::Resource(step.key(), Ensured::Volume(volume.clone())))
         }
@@ -262,6 +267,7 @@ fn request(
     let forgotten = || StepError::Forgotten(task.clone());
     let assigned = orders.tasks().get(task).ok_or_else(forgotten)?;
     let template = orders.template(task).ok_or_else(forgotten)?;
+    super::follow::unhurried(|| tools.private.check_container(&template.container))?;
     let files = if template.container.configs.is_empty() {
         std::collections::BTreeMap::new()
     } else {

@@ -75,6 +75,7 @@ impl NodePlan {
         };
         let config = Config {
             state_dir: state_dir.clone(),
+            private: self.state_dir,
             node: Some(node),
             hostname,
             labels: self.labels,

@@ -258,6 +258,7 @@ impl Cluster {
         let prober = FakeProber { engine: node.engine.clone(), clock: self.clock };
         let config = agent::Config {
             state_dir: node.folder.path().to_owned(),
+            private: node.folder.path().to_owned(),
             node: Some(node.id.clone()),
             hostname: node.id.to_string(),
             labels: BTreeMap::new(),

@@ -2,6 +2,8 @@
 
 use tug_model::report::Engine as EngineReport;
 
+use tug_model::spec::container::{Mount, MountSource};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -115,5 +117,23 @@ async fn an_image_that_is_here_for_another_platform_is_pulled() {
             .await;
         assert_eq!(machine.engine.log_of("pull").len(), pulls, "{platform}");
     }
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_the_state_folder_is_mounted() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    let mut template = template();
+    let path = machine.file("configs").to_string_lossy().into_owned();
+    let source = MountSource::Bind { path, create: true, propagation: None, selinux: None };
+    template.container.mounts.push(Mount { source, target: "/x".to_owned(), read_only: true });
+    agent.assign(&told(1, &template, &[1])).await;
+    let report = agent
+        .until("refused", |report| report.tasks.iter().any(|t| matches!(t.phase, Phase::Waiting { .. })))
+        .await;
+    let said = task(&report, 1).phase.to_string();
+    assert!(said.contains("leads into Tug's own state"), "{said}");
+    assert!(machine.engine.containers().is_empty());
     agent.end().await;
 }
