@@ -1,7 +1,9 @@
 //! Serving a router on a socket, or on one connection that is open already.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -33,6 +35,10 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 const LARGEST_HEAD: usize = 32 << 10;
 /// So many connections are open at once on a socket; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 1_024;
+/// So many of them come from one network address; more are closed at once.
+const MOST_FROM_ONE: usize = 128;
+/// So much of a request is read that is not understood, in bytes.
+const MOST_DRAINED: u64 = 64 << 10;
 /// So many requests run at once on a link: one for the logs of each task, and a few more.
 const MOST_STREAMS: u32 = 4_096;
 
@@ -41,7 +47,8 @@ const MOST_STREAMS: u32 = 4_096;
 pub async fn unix(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
     let house = House::new(router);
     loop {
-        let Some((place, (stream, _))) = house.next(|| listener.accept(), &stop).await else { break };
+        let Some((permit, (stream, _))) = house.next(|| listener.accept(), &stop).await else { break };
+        let place = Place { _permit: permit, _guest: None };
         house.serve(stream, Caller { peer: Peer::Local, address: None }, place);
     }
     drop(listener);
@@ -57,9 +64,14 @@ pub async fn tls(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let house = House::new(router);
-    let acceptor = TlsAcceptor::from(config);
+    let (acceptor, guests) = (TlsAcceptor::from(config), Guests::default());
     loop {
-        let Some((place, (stream, address))) = house.next(|| listener.accept(), &stop).await else { break };
+        let Some((permit, (stream, address))) = house.next(|| listener.accept(), &stop).await else { break };
+        let Some(guest) = guests.welcome(address.ip()) else {
+            tracing::debug!(%address, "too many connections from one address");
+            continue;
+        };
+        let place = Place { _permit: permit, _guest: Some(guest) };
         let (house, acceptor) = (house.clone(), acceptor.clone());
         tokio::spawn(async move {
             match timeout(HEAD_TIMEOUT, secure(stream, &acceptor)).await {
@@ -86,12 +98,69 @@ async fn secure(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<(TlsStr
     if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
         let mut stream = stream;
         stream.write_all(ANSWER).await?;
+        stream.shutdown().await?;
+        // What is left unread at a close takes the answer away from the client.
+        tokio::io::copy(&mut stream.take(MOST_DRAINED), &mut tokio::io::sink()).await?;
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak TLS"));
     }
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = certificate.map_or(Peer::Nobody, |certificate| Peer::of_certificate(certificate));
     Ok((stream, peer))
+}
+
+/// The part of an address that its owner cannot choose: whoever has one IPv6 address has all of its /64.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+/// A connection's place among the open ones.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _guest: Option<Guest>,
+}
+
+/// How many connections are open from each network address.
+#[derive(Default, Clone)]
+struct Guests(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// One of them.
+struct Guest {
+    guests: Guests,
+    from: IpAddr,
+}
+
+impl Guests {
+    /// One more; `None`: there are too many from there.
+    fn welcome(&self, address: IpAddr) -> Option<Guest> {
+        let from = network(address);
+        let mut counts = self.counts();
+        let count = counts.entry(from).or_default();
+        if *count == MOST_FROM_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { guests: self.clone(), from })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.counts();
+        if let Some(count) = counts.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.from);
+            }
+        }
+    }
 }
 
 /// What all connections of a listener share.
@@ -136,7 +205,7 @@ impl House {
     }
 
     /// Serves one connection beside the others.
-    fn serve<I>(&self, io: I, caller: Caller, place: OwnedSemaphorePermit)
+    fn serve<I>(&self, io: I, caller: Caller, place: Place)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -217,4 +286,29 @@ fn builder() -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_address_has_its_share_of_the_connections_and_gets_them_back() {
+        let guests = Guests::default();
+        let v6 = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
+        let mut open: Vec<_> = (0..1000).filter_map(|last| guests.welcome(v6(last))).collect();
+        assert_eq!(open.len(), MOST_FROM_ONE);
+        let other = guests.welcome(IpAddr::from([192, 0, 2, 1]));
+        assert!(other.is_some(), "others are served");
+        open.pop();
+        let again = guests.welcome(v6(7));
+        assert!(again.is_some() && guests.welcome(v6(8)).is_none());
+        drop((open, again, other));
+        assert!(guests.counts().is_empty(), "nothing is remembered of who has gone");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_in_either_notation() {
+        assert_eq!(network("::ffff:192.0.2.9".parse().unwrap()), IpAddr::from([192, 0, 2, 9]));
+    }
 }

@@ -137,7 +137,8 @@ mod tests {
     use super::*;
 
     fn token() -> TokenText {
-        TokenText::new(TokenKind::Join, &"ab".repeat(32), std::array::from_fn(|i| i as u8)).unwrap()
+        let random: Vec<u8> = (0..36).collect();
+        TokenText::new(TokenKind::Join, &"ab".repeat(32), random.try_into().unwrap()).unwrap()
     }
 
     #[test]

@@ -35,8 +35,13 @@ impl Authority {
     }
 
     fn identity(&self, name: &str) -> Identity {
+        self.identity_until(name, 4000)
+    }
+
+    fn identity_until(&self, name: &str, last_year: i32) -> Identity {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -140,10 +145,46 @@ async fn plain_http_is_told_that_the_port_speaks_https() {
     let address = server(&authority, ClientCertificates::Optional, &stop).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 400");
+    let mut answer = String::new();
+    let half = stream.read_to_string(&mut answer);
+    tokio::time::timeout(std::time::Duration::from_secs(5), half).await.unwrap().unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\nthis port speaks HTTPS\n"),
+        "{answer}"
+    );
     stop.cancel();
+}
+
+#[tokio::test]
+async fn older_versions_and_expired_certificates_are_no_handshake() {
+    let (authority, stop) = (Authority::new(), CancellationToken::new());
+    let address = server(&authority, ClientCertificates::Optional, &stop).await;
+    let attic = authority.identity_until("attic.node.tug.internal", 2020);
+    let expired = Credentials::new(&attic).unwrap();
+    let error = ask(&address, client_config(&authority.pem, Some(&expired)).unwrap()).await.unwrap_err();
+    assert!(chain(&error).contains("CertificateExpired"), "{}", chain(&error));
+    // The head of a ClientHello that offers TLS 1.2 at most: the server answers with an alert (21), fatal (2),
+    // protocol_version (70).
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    stream.write_all(&tls12_hello()).await.unwrap();
+    let mut alert = [0; 7];
+    stream.read_exact(&mut alert).await.unwrap();
+    assert_eq!((alert[0], &alert[5..]), (21, &[2, 70][..]));
+    stop.cancel();
+}
+
+/// RFC 5246, section 7.4.1.2: one suite, no compression, and the extensions without which nobody goes on reading.
+fn tls12_hello() -> Vec<u8> {
+    const EXTENSIONS: [u8; 16] = [
+        0x00, 0x0a, 0, 4, 0, 2, 0x00, 0x17, // supported_groups: secp256r1
+        0x00, 0x0d, 0, 4, 0, 2, 0x04, 0x03, // signature_algorithms: ecdsa_secp256r1_sha256
+    ];
+    const BODY: u8 = 2 + 32 + 1 + 4 + 2 + 2 + 16;
+    let mut hello = vec![0x16, 3, 1, 0, BODY + 4, 1, 0, 0, BODY, 3, 3];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 16]);
+    hello.extend(EXTENSIONS);
+    hello
 }
 
 #[test]
