@@ -11,5 +11,6 @@ pub mod fake;
 pub mod image;
 pub mod lab;
 pub mod load;
+pub mod running;
 pub mod sim;
 pub mod tug;

@@ -1,6 +1,7 @@
 //! A Tug of its own for a test: control plane and node as two processes on this machine's real Engine, with a folder
 //! of their own. Whatever happens, its containers, networks, volumes and processes are gone at the end.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub struct Tug {
     folder: TempDir,
     node: String,
+    /// Whether the orchestrator's process is the node too.
+    is_one: bool,
     server: Option<Child>,
     agent: Option<Child>,
     place: Place,
@@ -64,15 +67,28 @@ impl Tug {
 
     /// The same, in another place.
     pub async fn start_in(place: Place) -> Result<Self> {
-        let turn = TURN.lock().await;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let node = format!("test-{}-{number}", std::process::id());
-        let folder = TempDir::with_prefix("tug-test-")?;
-        let mut tug = Self { folder, node, server: None, agent: None, place, _turn: turn };
+        let mut tug = Self::prepared(place).await?;
         tug.start_server()?;
         tug.start_agent()?;
         tug.until_connected().await?;
         Ok(tug)
+    }
+
+    /// Both in one process: `tug server --agent`, with the Engine behind `docker`.
+    pub async fn start_as_one(docker: PathBuf) -> Result<Self> {
+        let mut tug = Self::prepared(Place { docker, prefix: Vec::new() }).await?;
+        tug.is_one = true;
+        tug.start_server()?;
+        tug.until_connected().await?;
+        Ok(tug)
+    }
+
+    async fn prepared(place: Place) -> Result<Self> {
+        let turn = turn().await;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let node = format!("test-{}-{number}", std::process::id());
+        let folder = TempDir::with_prefix("tug-test-")?;
+        Ok(Self { folder, node, is_one: false, server: None, agent: None, place, _turn: turn })
     }
 
     /// A project name that no other test uses.
@@ -106,9 +122,19 @@ impl Tug {
     /// Starts the orchestrator.
     pub fn start_server(&mut self) -> Result<()> {
         ensure!(self.server.is_none(), "the orchestrator runs already");
-        let state = self.folder.path().join("server");
-        self.server = Some(self.daemon("server", &["--state-dir", &state.to_string_lossy()])?);
+        let state = self.server_folder();
+        let docker = self.place.docker.to_string_lossy();
+        let mut arguments = vec!["--state-dir", &*state];
+        if self.is_one {
+            arguments.extend(["--agent", "--docker", &*docker, "--node", &self.node]);
+        }
+        self.server = Some(self.daemon("server", &arguments)?);
         Ok(())
+    }
+
+    /// The state folder of the orchestrator.
+    pub fn server_folder(&self) -> String {
+        self.folder.path().join("server").to_string_lossy().into_owned()
     }
 
     /// Starts the agent.
@@ -126,6 +152,12 @@ impl Tug {
     /// Ends the agent by `signal` and waits until it is gone.
     pub async fn end_agent(&mut self, signal: Signal) -> Result<()> {
         end(self.agent.take().context("the agent does not run")?, signal).await
+    }
+
+    /// Sends a signal to the agent.
+    pub fn signal_agent(&self, signal: Signal) -> Result<()> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        Ok(kill_process(Pid::from_child(agent), signal)?)
     }
 
     /// Asks the agent to end and starts the next one at once: an upgrade, in which the two overlap.
@@ -263,6 +295,18 @@ impl Tug {
         self.until(project, "the project to settle", |status| status.settled).await
     }
 
+    /// Every container of this node, with the moment it was started.
+    pub async fn starts(&self) -> Result<BTreeMap<String, String>> {
+        let engine = docker::connect_to(&self.place.docker)?;
+        let mut starts = BTreeMap::new();
+        for container in docker::containers_of(&engine, &format!("tug.node={}", self.node)).await? {
+            let id = container.id.unwrap_or_default();
+            let state = engine.inspect_container(&id, None).await?.state.unwrap_or_default();
+            starts.insert(id, state.started_at.unwrap_or_default());
+        }
+        Ok(starts)
+    }
+
     /// What both daemons logged, the last lines of each.
     pub fn logs(&self) -> String {
         let tail_of = |name: &str| {
@@ -283,12 +327,18 @@ impl Drop for Tug {
             let _ = end_now(child);
         }
         let mut release = Command::new(program());
-        release.arg("hold").arg("--release").arg("--state-dir").arg(self.folder.path().join("agent"));
+        let node = if self.is_one { "server" } else { "agent" };
+        release.arg("hold").arg("--release").arg("--state-dir").arg(self.folder.path().join(node));
         let _ = release.stdout(Stdio::null()).stderr(Stdio::null()).status();
         if self.place.prefix.is_empty() {
             docker::remove_all_of(&self.node);
         }
     }
+}
+
+/// Waits until no other test uses the machine's Engine; until the guard is dropped, none will.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
 }
 
 /// The named service of a project.

@@ -68,22 +68,14 @@ async fn the_shop_starts_in_order_and_keeps_its_orders() -> Result<()> {
         "{status:#?}"
     );
 
-    order(port).await?;
-    order(port).await?;
+    for _ in 0..2 {
+        let answer = crate::post(port, "/api/order/tea").await?;
+        ensure!(answer.contains(" 201 "), "{answer}");
+    }
     assert_eq!(get(port, "/api/orders").await?, r#"{"orders":2}"#);
 
     tug.ok(&["rm", "--yes", name.as_str()]).await?;
     tug_with(&tug, &variables, &apply).await?;
     assert_eq!(get(port, "/api/orders").await?, r#"{"orders":2}"#, "the volume outlives its project");
-    Ok(())
-}
-
-async fn order(port: u16) -> Result<()> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"POST /api/order/tea HTTP/1.0\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    ensure!(answer.contains(" 201 "), "{answer}");
     Ok(())
 }

@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 mod commands;
+mod daemons;
 mod durability;
 mod engine;
 mod examples;
 mod healing;
 mod readme;
+mod streams;
 mod survival;
 mod traffic;
 
 use anyhow::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tug_tests::image;
 use tug_tests::tug::{Tug, free_port};
 
@@ -20,6 +24,15 @@ async fn hello_image() -> String {
     let name = "tug-test-hello:1";
     image::hello_image(name).await;
     name.to_owned()
+}
+
+/// One `POST` over a connection of its own: the answer, as far as there is one.
+async fn post(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(format!("POST {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// A project of one service `web` of the example program, behind a free port.
