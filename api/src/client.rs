@@ -10,14 +10,16 @@ use serde::de::DeserializeOwned;
 use tug_model::event::Event;
 use tug_model::project::StoredProject;
 use tug_model::status::ProjectStatus;
-use tug_model::{ProjectName, Revision, ServiceName};
+use tug_model::token::Token;
+use tug_model::{NodeId, ProjectName, Revision, ServiceName};
 
 use crate::error::{ApiError, ErrorBody};
+use crate::join::{CertificateRequest, JoinRequest, Joined, TokenMade, TokenRequest, Whoami};
 use crate::lines::{self, LineError};
 use crate::transport::{Channel, TransportError};
 use crate::user::{
-    Accepted, ApplyRequest, IDEMPOTENCY_KEY, IF_REVISION, Info, LogQuery, LogRecord, NodeStatus, Preview,
-    RestartRequest, ScaleRequest, TaskUsage, WatchItem, Why,
+    Accepted, ApplyRequest, AvailabilityRequest, IDEMPOTENCY_KEY, IF_REVISION, Info, LabelsRequest, LogQuery,
+    LogRecord, NodeRemoval, NodeStatus, Preview, RestartRequest, ScaleRequest, TaskUsage, WatchItem, Why,
 };
 
 /// The largest answer that is read whole, in bytes.
@@ -203,6 +205,83 @@ impl Client {
     /// The machines.
     pub async fn nodes(&self) -> Result<Vec<NodeStatus>, CallError> {
         self.get("/v1/nodes").await
+    }
+
+    /// One machine.
+    pub async fn node(&self, node: &NodeId) -> Result<NodeStatus, CallError> {
+        self.get(&format!("/v1/nodes/{node}")).await
+    }
+
+    /// Says whether a node is to be given tasks.
+    pub async fn set_availability(
+        &self,
+        node: &NodeId,
+        request: &AvailabilityRequest,
+    ) -> Result<(), CallError> {
+        self.change(json_body(Method::PUT, &format!("/v1/nodes/{node}/availability"), request)?).await
+    }
+
+    /// Changes the labels that people gave a node.
+    pub async fn set_labels(&self, node: &NodeId, request: &LabelsRequest) -> Result<(), CallError> {
+        self.change(json_body(Method::PUT, &format!("/v1/nodes/{node}/labels"), request)?).await
+    }
+
+    /// Removes a node: it is shut out.
+    pub async fn remove_node(&self, node: &NodeId, removal: &NodeRemoval) -> Result<(), CallError> {
+        self.delete(&format!("/v1/nodes/{node}{}", query(removal)?)).await
+    }
+
+    /// Who asks.
+    pub async fn whoami(&self) -> Result<Whoami, CallError> {
+        self.get("/v1/whoami").await
+    }
+
+    /// The tokens, without their secrets.
+    pub async fn tokens(&self) -> Result<Vec<Token>, CallError> {
+        self.get("/v1/tokens").await
+    }
+
+    /// Makes a token.
+    pub async fn make_token(&self, request: &TokenRequest) -> Result<TokenMade, CallError> {
+        self.post("/v1/tokens", request).await
+    }
+
+    /// Makes a token worthless.
+    pub async fn remove_token(&self, id: &str) -> Result<(), CallError> {
+        self.delete(&format!("/v1/tokens/{id}")).await
+    }
+
+    /// Makes this machine a node.
+    pub async fn join(&self, request: &JoinRequest) -> Result<Joined, CallError> {
+        self.post("/v1/join", request).await
+    }
+
+    /// A new certificate for the node that has the key of the request.
+    pub async fn renew(&self, request: &CertificateRequest) -> Result<Joined, CallError> {
+        self.post("/v1/renew", request).await
+    }
+
+    /// A certificate for the node on the control plane's own machine.
+    pub async fn certificate(
+        &self,
+        node: &NodeId,
+        request: &CertificateRequest,
+    ) -> Result<Joined, CallError> {
+        self.post(&format!("/v1/nodes/{node}/certificate"), request).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+        read_json(call(&self.channel, json_body(Method::POST, path, body)?).await?).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), CallError> {
+        let request = Request::builder().method(Method::DELETE).uri(path);
+        self.change(request.body(Body::empty()).map_err(CallError::Request)?).await
+    }
+
+    /// A change of which nothing more is to be said than that it took place.
+    async fn change(&self, request: Request<Body>) -> Result<(), CallError> {
+        call(&self.channel, request).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {

@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 pub use self::credentials::Credentials;
 pub use self::identity::{Identity, IdentityError, KeyPem};
-pub use self::peer::{Caller, Peer, key_of_certificate};
+pub use self::peer::{Caller, Peer, end_of_certificate, key_of_certificate, key_of_pem};
 use self::pin::Pinned;
 
 /// What the control plane's certificate names.

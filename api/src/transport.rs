@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response, Uri};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,6 +25,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
+
+use crate::token::TokenText;
 
 /// Where requests can be sent. Cheap to clone.
 #[derive(Clone)]
@@ -100,6 +103,15 @@ impl Channel {
         Self::dialled(Way::Tls(server))
     }
 
+    /// The same channel; every request carries `token`.
+    #[must_use]
+    pub fn bearing(self, token: &TokenText) -> Self {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+            .expect("a token has only letters that a header may have");
+        value.set_sensitive(true);
+        Self(Arc::new(Bearing { value, channel: self }))
+    }
+
     fn dialled(way: Way) -> Self {
         Self(Arc::new(Dialled { way: Arc::new(way), connection: Arc::default() }))
     }
@@ -150,6 +162,20 @@ where
 {
     fn send(&self, request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
         Box::pin(self.0.clone().oneshot(request))
+    }
+}
+
+// === with a token ===
+
+struct Bearing {
+    value: HeaderValue,
+    channel: Channel,
+}
+
+impl Exchange for Bearing {
+    fn send(&self, mut request: Request<Body>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
+        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
+        self.channel.0.send(request)
     }
 }
 

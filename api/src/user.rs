@@ -1,6 +1,6 @@
 //! The bodies of the users' API. Paths are written where they are routed (orchestrator) and asked ([`crate::client`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tug_model::event::Event;
@@ -225,6 +225,39 @@ pub struct NodeStatus {
     /// Why its agent does not obey: the refusal of the newest assignment; `None` when it obeys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+}
+
+/// Body of `PUT /v1/nodes/{node}/availability`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub enum AvailabilityRequest {
+    /// It is to be given tasks.
+    Active,
+    /// It is to be emptied.
+    Drain {
+        /// After this time what is left is stopped, replaced or not; `None`: it is waited for.
+        #[serde(default)]
+        #[schema(value_type = Option<u64>)]
+        deadline: Option<Millis>,
+    },
+}
+
+/// Body of `PUT /v1/nodes/{node}/labels`. Labels that are not named stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelsRequest {
+    /// Labels that it shall have, with these values.
+    pub set: BTreeMap<String, String>,
+    /// Labels that it shall not have. Those that its agent was started with stay.
+    pub remove: BTreeSet<String>,
+}
+
+/// The query of `DELETE /v1/nodes/{node}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeRemoval {
+    /// Also while it has tasks.
+    pub force: bool,
 }
 
 /// The answer of `GET /v1/info`.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use tug_model::NodeId;
 use tug_model::node::KeyId;
+use tug_model::{NodeId, Timestamp};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::identity::certificates;
 use super::{NODE_SUFFIX, SERVER_NAME};
 use crate::digest::sha256;
 
@@ -53,6 +54,18 @@ impl Peer {
             Some(Err(_)) | None => Self::Nobody,
         }
     }
+}
+
+/// Until when the first certificate of a chain in PEM is valid; `None`: it is no certificate.
+pub fn end_of_certificate(chain_pem: &str) -> Option<Timestamp> {
+    let chain = certificates(chain_pem, "the certificate").ok()?;
+    let (_, parsed) = X509Certificate::from_der(chain.first()?).ok()?;
+    Some(Timestamp(u64::try_from(parsed.validity().not_after.timestamp()).ok()? * 1000))
+}
+
+/// The name of the key of the first certificate in PEM; `None`: it is no certificate.
+pub fn key_of_pem(pem: &str) -> Option<KeyId> {
+    key_of_certificate(certificates(pem, "the certificate").ok()?.first()?)
 }
 
 /// The name of the key in `certificate` (DER); `None`: it is no certificate.
