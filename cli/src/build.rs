@@ -198,7 +198,7 @@ mod tests {
             pull: true,
             ..Build::default()
         };
-        let options = options(&build, "shop-web", "Dockerfile").unwrap();
+        let options = options(&build, "shop-web", "Dockerfile");
         assert_eq!((options.t.as_deref(), options.target.as_str()), (Some("shop-web"), "final"));
         assert_eq!(options.buildargs.unwrap()["V"], "1");
         assert!(options.nocache && options.rm && options.pull.as_deref() == Some("true"));

@@ -14,6 +14,9 @@ use crate::manifest::{self, Manifest};
 use crate::render::{plan, style};
 use crate::watch::repeat;
 
+/// What to do where nobody knows what the server did.
+const PERHAPS: &str = "it may have been accepted; look with `tug ls`, then apply again";
+
 /// Deploys a manifest.
 pub(crate) async fn run(context: &mut Context, arguments: &ApplyArguments) -> Result<(), Failure> {
     let mut manifest = manifest::require(&arguments.manifest, &context.surroundings, &mut context.screen)?;
@@ -45,7 +48,14 @@ pub(crate) async fn deploy(
         unknown |= answer.as_ref().is_err_and(may_have_changed_something);
         answer
     });
-    let accepted = answer.await.map_err(|error| explained(error, unknown))?;
+    let accepted = tokio::select! {
+        biased;
+        answer = answer => answer.map_err(|error| explained(error, unknown))?,
+        // Called off when it is under way, nobody knows how far it came.
+        () = context.interrupt.asked() => {
+            return Err(context.interrupt.failure(&format!("stopped before {project} was accepted")).hint(PERHAPS));
+        }
+    };
     if let Some(number) = accepted.number.filter(|_| accepted.changed) {
         context.screen.note(&style::paint(style::DIM, format_args!("{project} version {number} accepted")));
     }
@@ -68,7 +78,7 @@ fn may_have_changed_something(error: &CallError) -> bool {
 fn explained(error: CallError, unknown: bool) -> Failure {
     let failure = Failure::from(error);
     if unknown {
-        return failure.hint("it may have been accepted; look with `tug ls`, then apply again");
+        return failure.hint(PERHAPS);
     }
     match failure.hint {
         Some(_) => failure,
@@ -78,11 +88,23 @@ fn explained(error: CallError, unknown: bool) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
     use std::io;
 
-    use tug_api::ApiError;
+    use http::{Method, Request, Response};
+    use tower::service_fn;
+    use tug_api::client::Client;
+    use tug_api::transport::Channel;
+    use tug_api::user::{ApplyRequest, Preview};
+    use tug_api::{ApiError, Body, Clock};
+    use tug_model::Revision;
 
     use super::*;
+    use crate::context::{Interrupt, Surroundings};
+    use crate::failure::INTERRUPTED;
+    use crate::render::{Facts, Screen};
+    use crate::sample;
 
     fn hint(error: CallError) -> String {
         let unknown = may_have_changed_something(&error);
@@ -102,6 +124,36 @@ mod tests {
             assert!(said(code).starts_with("it may have been accepted"), "{code:?}");
         }
         assert!(hint(TransportError::lost("reset").into()).starts_with("it may have been accepted"));
+    }
+
+    #[tokio::test]
+    async fn an_interruption_while_the_server_decides_says_that_nobody_knows() {
+        let interrupt = Interrupt::new();
+        let asked = interrupt.clone();
+        let service = service_fn(move |request: Request<Body>| {
+            let asked = asked.clone();
+            async move {
+                if request.method() == Method::PUT {
+                    asked.ask(INTERRUPTED);
+                    std::future::pending::<()>().await;
+                }
+                let preview = Preview { base: Revision(0), services: Vec::new(), notes: Vec::new() };
+                Ok::<_, Infallible>(Response::new(Body::from(serde_json::to_vec(&preview).unwrap())))
+            }
+        });
+        let (screen, _, _) = Screen::in_memory(Facts::default());
+        let mut context = Context {
+            client: Client::new(Channel::service(service)),
+            screen,
+            clock: Clock::starting_at(sample::NOW),
+            interrupt,
+            surroundings: Surroundings::default(),
+        };
+        let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
+        let manifest =
+            Manifest { request: ApplyRequest { spec, source: Vec::new() }, builds: BTreeMap::new() };
+        let failure = deploy(&mut context, &manifest, true).await.unwrap_err();
+        assert_eq!((failure.code, failure.hint.as_deref()), (INTERRUPTED, Some(PERHAPS)), "{failure:?}");
     }
 
     #[test]
