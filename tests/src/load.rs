@@ -1,6 +1,7 @@
 //! A client that opens a new connection for every request, as fast as it is answered, and counts every failure.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,15 +35,20 @@ pub struct Load {
 // === impl Load ===
 
 impl Load {
-    /// Starts `clients` of them against `path` on `port`.
+    /// Starts `clients` of them against `path` on `port` of this machine.
     pub fn start(port: u16, path: &str, clients: usize) -> Self {
+        Self::start_on(&[(Ipv4Addr::LOCALHOST, port).into()], path, clients)
+    }
+
+    /// The same against several addresses, `clients` for each.
+    pub fn start_on(addresses: &[SocketAddr], path: &str, clients: usize) -> Self {
         let load = Self { stop: CancellationToken::new(), clients: JoinSet::new(), outcome: Arc::default() };
         let mut load = load;
-        for _ in 0..clients {
+        for address in addresses.iter().flat_map(|address| std::iter::repeat_n(*address, clients)) {
             let (stop, outcome, path) = (load.stop.clone(), Arc::clone(&load.outcome), path.to_owned());
             load.clients.spawn(async move {
                 while !stop.is_cancelled() {
-                    let answer = get(port, &path).await;
+                    let answer = get_from(address, &path).await;
                     outcome.lock().await.count(answer);
                 }
             });
@@ -90,10 +96,15 @@ impl Outcome {
     }
 }
 
-/// One request over a connection of its own: the body of the answer.
+/// One request to this machine, over a connection of its own: the body of the answer.
 pub async fn get(port: u16, path: &str) -> Result<String> {
+    get_from((Ipv4Addr::LOCALHOST, port).into(), path).await
+}
+
+/// The same to another machine.
+pub async fn get_from(address: SocketAddr, path: &str) -> Result<String> {
     let request = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("connect")?;
+        let mut stream = TcpStream::connect(address).await.context("connect")?;
         let head = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         stream.write_all(head.as_bytes()).await.context("send")?;
         let mut answer = String::new();

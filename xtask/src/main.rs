@@ -19,7 +19,8 @@ Usage: cargo xtask COMMAND
 
   demo              build Tug, run the example service on this machine, show it balanced, scaled and healed
   test              formatting, lints, docs and every test, those with real Docker included;
-                    some need root, and --without-root leaves them out
+                    some make Docker hosts of their own, and need root, docker.io, iproute2 and iptables:
+                    --without-lab leaves them out, --without-root all that need root
   bench NAME        measure: scale, plan, store (more with --help); --json for one object a line
   images            compile the programs of the examples in manifests/
 

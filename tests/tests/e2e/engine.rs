@@ -1,17 +1,13 @@
 //! The Engine itself dies, is restarted, hangs. Each test has an Engine of its own for that, and so needs root.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tug_model::report::Engine;
-use tug_tests::lab;
+use tug_tests::lab::{Host, Inside, Lab};
 use tug_tests::load::Load;
 use tug_tests::tug::{PATIENCE, Tug, service};
 use tug_tests::{docker, image};
@@ -21,28 +17,35 @@ use crate::Web;
 const REPLICAS: u32 = 3;
 
 /// A deployed project, on an Engine of its own. Tug ends before the Engine.
-struct Lab {
+struct Deployed {
     web: Web,
-    engine: lab::Engine,
+    lab: Lab,
+    inside: Inside,
 }
 
-// === impl Lab ===
+// === impl Deployed ===
 
-impl Lab {
+impl Deployed {
     async fn start(name: &str) -> Result<Self> {
-        let engine = lab::Engine::start().await?;
+        let lab = Lab::start(1).await?;
+        let host = lab.host(1);
         let image = "tug-test-hello:1".to_owned();
-        image::hello_image_of(&engine.connect()?, &image).await;
-        let tug = Tug::start_in(engine.place()).await?;
+        image::hello_image_of(&host.connect()?, &image).await;
+        let inside = host.inside()?;
+        let tug = Tug::start_in(host.place()?).await?;
         // Nobody else is in this network.
         let web = Web { project: tug.project(name), tug, image, port: 8080 };
         web.tug.apply(&web.manifest(REPLICAS, "1")).await?;
-        Ok(Self { web, engine })
+        Ok(Self { web, lab, inside })
+    }
+
+    fn engine(&self) -> &Host {
+        self.lab.host(1)
     }
 
     /// Clients of the published port.
     fn load(&self) -> Load {
-        let _inside = self.engine.enter();
+        let _inside = self.inside.enter();
         Load::start(self.web.port, "/api/hello", 2)
     }
 
@@ -58,7 +61,11 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("waited for the Engine to be {what}: {last:?}\n{}{}", self.web.tug.logs(), self.engine.logs())
+        bail!(
+            "waited for the Engine to be {what}: {last:?}\n{}{}",
+            self.web.tug.logs(),
+            self.engine().log("dockerd")
+        )
     }
 
     /// Waits until the node says that its Engine does not answer: why.
@@ -76,7 +83,7 @@ impl Lab {
 
     /// Every container of the node, with the moment it was started; `None` does not run.
     async fn starts(&self) -> Result<BTreeMap<String, Option<String>>> {
-        let engine = self.engine.connect()?;
+        let engine = self.engine().connect()?;
         let label = format!("tug.node={}", self.web.tug.node());
         let mut starts = BTreeMap::new();
         for container in docker::containers_of(&engine, &label).await? {
@@ -109,12 +116,12 @@ impl Lab {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_root_a_restarted_engine_is_converged_again_within_thirty_seconds() -> Result<()> {
-    let mut lab = Lab::start("restart").await?;
+async fn in_a_lab_a_restarted_engine_is_converged_again_within_thirty_seconds() -> Result<()> {
+    let lab = Deployed::start("restart").await?;
     lab.converge().await?;
     for signal in [Signal::KILL, Signal::TERM] {
         let start = Instant::now();
-        lab.engine.end_daemon(signal).await?;
+        lab.engine().end_engine(signal).await?;
         let ended = Instant::now();
         let reason = lab.until_down().await?;
         let noticed = ended.elapsed();
@@ -127,7 +134,7 @@ async fn as_root_a_restarted_engine_is_converged_again_within_thirty_seconds() -
         let why = lab.web.tug.ok(&["why", &lab.web.service()]).await?;
         ensure!(why.contains("its Docker Engine does not answer"), "{why}");
 
-        lab.engine.start_daemon().await?;
+        lab.engine().start_engine().await?;
         let back = Instant::now();
         lab.until_up().await?;
         let up = back.elapsed();
@@ -145,19 +152,19 @@ async fn as_root_a_restarted_engine_is_converged_again_within_thirty_seconds() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_root_a_hung_engine_is_noticed_and_survived() -> Result<()> {
-    let lab = Lab::start("hung").await?;
+async fn in_a_lab_a_hung_engine_is_noticed_and_survived() -> Result<()> {
+    let lab = Deployed::start("hung").await?;
     lab.converge().await?;
     let before = lab.starts().await?;
     let load = lab.load();
     load.more(50).await?;
     let start = Instant::now();
-    lab.engine.freeze()?;
+    lab.engine().signal_engine(Signal::STOP)?;
     let reason = lab.until_down().await?;
     let noticed = start.elapsed();
     load.more(300).await?;
 
-    lab.engine.thaw()?;
+    lab.engine().signal_engine(Signal::CONT)?;
     let back = Instant::now();
     lab.until_up().await?;
     let up = back.elapsed();
@@ -176,46 +183,4 @@ async fn as_root_a_hung_engine_is_noticed_and_survived() -> Result<()> {
     ensure!(noticed < Duration::from_secs(20), "noticed after {noticed:?}");
     ensure!(took < Duration::from_secs(30), "converged after {took:?}");
     Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn as_root_nothing_is_left_of_an_engine_that_ends_frozen() -> Result<()> {
-    let engine = lab::Engine::start().await?;
-    let docker = engine.connect()?;
-    image::hello_image_of(&docker, "tug-test-hello:1").await;
-    let body = ContainerCreateBody { image: Some("tug-test-hello:1".to_owned()), ..Default::default() };
-    let id = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
-    docker.start_container(&id, None::<StartContainerOptions>).await?;
-    engine.freeze()?;
-    let socket = engine.socket();
-    let folder = socket.parent().unwrap().to_owned();
-    let group = folder.file_name().unwrap().to_string_lossy().to_lowercase();
-    assert!(mentioned(&folder)? >= 2, "dockerd and what waits for it name their folder");
-    assert!(groups(&group)? > 0, "the container has a control group");
-
-    tokio::task::spawn_blocking(move || drop(engine)).await?;
-    assert_eq!(mentioned(&folder)?, 0, "no process is left");
-    assert_eq!(groups(&group)?, 0, "no control group is left");
-    assert!(!folder.exists(), "no file is left");
-    Ok(())
-}
-
-/// How many processes have `folder` among their arguments.
-fn mentioned(folder: &Path) -> Result<usize> {
-    let folder = folder.to_string_lossy();
-    let mut count = 0;
-    for entry in fs::read_dir("/proc")? {
-        let process = entry?.path();
-        // A process may end while it is looked at, and a file of /proc that is no process has no such file in it.
-        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
-        count += usize::from(String::from_utf8_lossy(&arguments).contains(&*folder));
-    }
-    Ok(count)
-}
-
-/// In how many hierarchies a control group of this name is.
-fn groups(name: &str) -> Result<usize> {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup")?.filter_map(Result::ok).map(|entry| entry.path());
-    let all = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]);
-    Ok(all.filter(|hierarchy| hierarchy.join(name).exists()).count())
 }

@@ -2,6 +2,7 @@
 //! containers, sockets, files. The tests take turns; each cleans up whatever happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod cluster;
 mod commands;
 mod daemons;
 mod durability;
