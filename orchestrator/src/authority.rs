@@ -78,13 +78,12 @@ impl Authority {
         life: Millis,
         now: Timestamp,
     ) -> Result<Self, AuthorityError> {
-        let identity = match Identity::load(folder)? {
-            Some(identity) => identity,
-            None => {
-                let identity = Self::make(cluster, now)?;
-                identity.save(folder)?;
-                identity
-            }
+        let identity = if let Some(identity) = Identity::load(folder)? {
+            identity
+        } else {
+            let identity = Self::make(cluster, KeyPem::load(folder)?, now)?;
+            identity.save(folder)?;
+            identity
         };
         Self::of(&identity, life)
     }
@@ -92,12 +91,16 @@ impl Authority {
     /// One that is kept nowhere.
     #[cfg(test)]
     pub(crate) fn for_test(cluster: &str, life: Millis, now: Timestamp) -> Self {
-        let identity = Self::make(cluster, now).expect("a new authority can be made");
+        let identity = Self::make(cluster, None, now).expect("a new authority can be made");
         Self::of(&identity, life).expect("a new authority can be used")
     }
 
-    fn make(cluster: &str, now: Timestamp) -> Result<Identity, AuthorityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    /// An authority with `key`, or with a new one. Whoever trusts an authority with the same key trusts this one too.
+    fn make(cluster: &str, key: Option<KeyPem>, now: Timestamp) -> Result<Identity, AuthorityError> {
+        let key = match key {
+            Some(pem) => KeyPair::from_pem(pem.expose())?,
+            None => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+        };
         let mut params = valid(CertificateParams::new(Vec::new())?, now, OWN_LIFE);
         params.distinguished_name = name(&format!("Tug cluster {cluster}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -200,7 +203,8 @@ fn date(at: Timestamp) -> OffsetDateTime {
 
 #[cfg(test)]
 mod tests {
-    use tug_api::tls::{Peer, key_of_certificate};
+    use tug_api::tls::{self, ClientCertificates, Credentials, Peer, key_of_certificate};
+    use tug_api::transport::TlsServer;
 
     use super::*;
 
@@ -232,6 +236,43 @@ mod tests {
         let certificate = first_der(&signed.chain);
         assert_eq!(Peer::of_certificate(&certificate), Peer::Node { node, key: signed.key.clone() });
         assert_eq!(key_of_certificate(&certificate), Some(signed.key));
+    }
+
+    #[tokio::test]
+    async fn an_authority_is_made_once_and_a_lost_certificate_makes_no_other_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = tug_api::Clock::system().now();
+        let open = || Authority::open(folder.path(), "c1", Millis::from_secs(3600), now).unwrap();
+        let first = open();
+        assert_eq!(open().pem(), first.pem());
+        std::fs::remove_file(folder.path().join("certificate.pem")).unwrap();
+        let repaired = open();
+        assert_eq!(repaired.key(), first.key(), "tokens pin the key");
+
+        // Whoever has only ever seen the lost certificate trusts what is signed now.
+        let credentials = Credentials::new(&repaired.server(now).unwrap()).unwrap();
+        let config = tls::server_config(&credentials, repaired.pem(), ClientCertificates::Optional).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![listener.local_addr().unwrap().to_string()];
+        let stop = tokio_util::sync::CancellationToken::new();
+        let serving = tokio::spawn(tug_api::serve::tls(listener, axum::Router::new(), config, stop.clone()));
+        let config = tls::client_config(first.pem(), None).unwrap();
+        let server = TlsServer { addresses, name: tls::server_name(), config };
+        server.dial(&[b"h2"]).await.unwrap();
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_key_does_not_show_itself() {
+        let authority = authority();
+        let secret = authority.issuer.key().serialize_der();
+        let shown = format!("{authority:?} {authority:#?}");
+        assert!(
+            !shown.contains(&format!("{:?}", &secret[secret.len() - 8..]).replace(['[', ']'], "")),
+            "{shown}"
+        );
+        assert!(shown.contains("elided"), "{shown}");
     }
 
     #[test]
