@@ -117,11 +117,18 @@ impl Node {
     }
 }
 
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
+impl Role {
+    /// The role as it is written in JSON, in constraints, and shown to people.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Manager => "manager",
             Self::Worker => "worker",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }

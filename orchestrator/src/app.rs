@@ -26,7 +26,7 @@ use tug_api::folder::{self, FolderError};
 use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::nodes::{Nodes, Publisher};
-use crate::plan::View;
+use crate::plan::{Timing, View};
 use crate::rest;
 use crate::store::{self, MemoryDisk, OpenError, Store, Writer};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// The time of day.
     pub clock: Clock,
+    /// How long a node or an Engine may be silent.
+    pub timing: Timing,
     /// Where the state is kept, and how.
     pub store: store::Config,
 }
@@ -189,6 +191,7 @@ impl Config {
             state_dir: Some(state_dir),
             socket: Some(socket.into()),
             clock: Clock::system(),
+            timing: Timing::default(),
             store,
         })
     }
@@ -196,7 +199,7 @@ impl Config {
     /// A simulation's: its state on a disk in memory, its API wherever the router is asked.
     pub fn simulated(disk: &MemoryDisk, cluster: impl Into<String>, clock: Clock) -> Self {
         let store = store::Config::memory(disk, cluster);
-        Self { state_dir: None, private: None, socket: None, clock, store }
+        Self { state_dir: None, private: None, socket: None, clock, timing: Timing::default(), store }
     }
 }
 
@@ -211,7 +214,7 @@ impl Orchestrator {
         }
         let (store, writer) = store::open(config.store).await.map_err(Error::Store)?;
         let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
-        let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock);
+        let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock, config.timing);
         let closing = CancellationToken::new();
         let router = rest::router(rest::Config {
             store: store.clone(),

@@ -6,6 +6,8 @@
 //! **Guarantees.** A plan is committed only if the store is still at the revision that it was made for; otherwise it is
 //! thrown away and made again. A pass that decides nothing writes nothing.
 //!
+//! When it notices that it stood still, it counts every silence anew: nobody could be heard meanwhile.
+//!
 //! **Assumptions.** It is the only one that decides about tasks.
 //!
 //! **Errors.** When the store takes no commits, the loop goes on looking, tries again ever more slowly, and still carries
@@ -13,6 +15,7 @@
 
 mod execute;
 mod observe;
+mod pulse;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +28,9 @@ use tug_api::error::chain;
 use tug_model::Timestamp;
 
 use self::observe::Observer;
+use self::pulse::Pulse;
 use crate::metrics::PlannerLevels;
-use crate::plan::{self, Observed, Plan, View, World};
+use crate::plan::{self, Observed, Plan, Timing, View, World};
 use crate::store::{CommitError, Expect, State, Store};
 use crate::world::world;
 
@@ -50,6 +54,10 @@ pub struct Control {
     view: watch::Sender<Arc<View>>,
     levels: watch::Sender<PlannerLevels>,
     observer: Observer,
+    timing: Timing,
+    /// Since when it has been looking without a break.
+    since: Timestamp,
+    pulse: Pulse,
     recorded_at: Option<Instant>,
     most_decisions: usize,
     wait: Duration,
@@ -91,11 +99,16 @@ impl Handle {
 
 impl Control {
     /// A loop over a store and over what the nodes observe.
-    pub fn new(store: Store, observed: watch::Receiver<Arc<Observed>>, clock: Clock) -> (Self, Handle) {
+    pub fn new(
+        store: Store,
+        observed: watch::Receiver<Arc<Observed>>,
+        clock: Clock,
+        timing: Timing,
+    ) -> (Self, Handle) {
         let (view, view_watch) = watch::channel(Arc::default());
         let (levels, levels_watch) = watch::channel(PlannerLevels::default());
         let states = store.watch();
-        let observer = Observer::after(states.borrow().events.values().map(Arc::as_ref));
+        let told = Observer::after(states.borrow().events.values().map(Arc::as_ref));
         let control = Self {
             states,
             store,
@@ -103,7 +116,10 @@ impl Control {
             clock,
             view,
             levels,
-            observer,
+            observer: told,
+            timing,
+            since: clock.now(),
+            pulse: Pulse::new(),
             recorded_at: None,
             most_decisions: MOST_DECISIONS,
             wait: FIRST_WAIT,
@@ -114,6 +130,7 @@ impl Control {
 
     /// Keeps the world as it is wanted, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
+        (self.since, self.pulse) = (self.clock.now(), Pulse::new());
         loop {
             let begun = Instant::now();
             let next = tokio::select! {
@@ -144,29 +161,44 @@ impl Control {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            true = changed(&mut self.states) => {}
-            true = changed(&mut self.observed) => {}
-            () = alarm => {}
+        tokio::pin!(alarm);
+        loop {
+            tokio::select! {
+                biased;
+                true = changed(&mut self.states) => return,
+                true = changed(&mut self.observed) => return,
+                () = &mut alarm => return,
+                () = sleep(pulse::EVERY) => {}
+            }
+            self.beat();
         }
+    }
+
+    /// Notes that time goes on, and whether it went on without us.
+    fn beat(&mut self) {
+        let Some(gap) = self.pulse.beat() else { return };
+        self.since = self.clock.now();
+        tracing::warn!(seconds = gap.as_secs(), "the control plane stood still");
+        self.observer.stood_still(gap.into(), self.since);
     }
 
     /// Looks, plans, commits.
     async fn pass(&mut self) -> Next {
         let begun = Instant::now();
+        self.beat();
         let state = Arc::clone(&self.states.borrow_and_update());
         let observed = Arc::clone(&self.observed.borrow_and_update());
         let now = self.clock.now();
-        let world = world(&state, &observed);
+        let world = World { since: self.since, timing: self.timing, ..world(&state, &observed) };
         self.observer.look(&world, now);
         let plan = Arc::new(plan::plan(&world, now));
+        self.observer.look_at_brake(plan.brake.as_deref(), now);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.levels.send_modify(|levels| {
             levels.passes += 1;
             levels.last_micros = took;
         });
-        self.view.send_replace(Arc::new(View { world: world.clone(), plan: Arc::clone(&plan) }));
+        self.view.send_replace(Arc::new(View { world: world.clone(), plan: Arc::clone(&plan), at: now }));
         match self.carry_out(world, &plan, now).await {
             Ok(()) => {
                 self.wait = FIRST_WAIT;

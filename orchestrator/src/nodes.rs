@@ -31,7 +31,7 @@ use tug_model::report::Report;
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::session::Session;
-use crate::plan::{NodeObserved, Observed};
+use crate::plan::{Deaf, NodeObserved, Observed};
 use crate::store::Store;
 
 /// At most one publication in this time: reports come in bursts.
@@ -140,6 +140,17 @@ impl Nodes {
         self.0.known().connections.get(node)?.client.clone()
     }
 
+    /// The node is removed: its session ends, and nothing that it said is kept.
+    pub fn forget(&self, node: &NodeId) {
+        let mut known = self.0.known();
+        if let Some(connection) = known.connections.remove(node) {
+            connection.ending.cancel();
+        }
+        known.observed.nodes.remove(node);
+        drop(known);
+        self.0.changed.notify_one();
+    }
+
     /// Why the agent of `node` does not obey its newest assignment; `None` when it does.
     pub fn refusal(&self, node: &NodeId) -> Option<String> {
         self.0.known().connections.get(node)?.refusal.clone()
@@ -219,6 +230,7 @@ impl Shared {
             connection.refusal = None;
         }
         connection.level = revision;
+        known.update(&session.node, |observed| observed.deaf = None);
         known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
@@ -233,16 +245,29 @@ impl Shared {
         is_new
     }
 
+    /// The agent does not take its newest assignment, though it may well report.
+    fn deaf(&self, session: &Session, reason: &str) {
+        let now = self.clock.now();
+        let mut known = self.known();
+        if known.current(session).is_none() {
+            return;
+        }
+        known.update(&session.node, |observed| {
+            let since = observed.deaf.as_ref().map_or(now, |deaf| deaf.since);
+            observed.deaf = Some(Deaf { since, reason: reason.to_owned() });
+        });
+        drop(known);
+        self.changed.notify_one();
+    }
+
     /// The session has ended.
     fn ended(&self, session: &Session) {
+        let now = self.clock.now();
         let mut known = self.known();
         let Some(connection) = known.current(session) else { return };
         connection.client = None;
         connection.told = None;
-        known.update(&session.node, |observed| {
-            observed.connected = false;
-            observed.acked = Revision(0);
-        });
+        known.update(&session.node, |observed| observed.lose(now));
         drop(known);
         self.changed.notify_one();
     }

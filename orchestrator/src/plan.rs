@@ -8,13 +8,17 @@ mod check;
 mod decision;
 mod depends;
 mod drain;
+mod fleet;
+mod homes;
 mod index;
 mod pass;
 mod place;
 pub mod ports;
 pub mod preview;
+mod rebalance;
 mod replace;
 mod replicas;
+mod rescue;
 pub mod status;
 mod wanted;
 pub mod why;
@@ -29,7 +33,7 @@ pub use self::assignment::assignment;
 pub use self::check::check;
 pub use self::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Obstacles, Plan};
 use self::pass::Pass;
-pub use self::world::{NodeObserved, Observed, World};
+pub use self::world::{Deaf, FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, Observed, Timing, World};
 
 /// A world and what was decided about it: everything that people are told is computed from this.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,6 +42,8 @@ pub struct View {
     pub world: World,
     /// What was decided about it.
     pub plan: Arc<Plan>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Decides what shall change in `world`, and says what stands against the rest.
@@ -46,14 +52,17 @@ pub struct View {
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut pass = Pass::new(world, now);
     let services = Rc::clone(&pass.services);
+    homes::settle(&mut pass);
     for service in services.in_order() {
         let (mut slots, surplus) = pass.index.slots(service, &pass.left);
         replicas::shrink(&mut pass, service, &surplus);
+        rescue::rescue(&mut pass, service, &mut slots);
         replicas::fill(&mut pass, service, &mut slots);
         replace::advance(&mut pass, service, &mut slots);
     }
     replicas::retire(&mut pass);
     drain::advance(&mut pass);
+    rebalance::advance(&mut pass);
     let plan = pass.plan;
     debug_assert_eq!(check(world, &plan, now), Vec::<String>::new(), "the planner broke an invariant");
     plan

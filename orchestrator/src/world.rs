@@ -13,6 +13,8 @@ pub fn world(state: &State, observed: &Arc<Observed>) -> World {
         tasks: state.tasks.clone(),
         templates: state.templates.clone(),
         nodes: state.nodes.clone(),
+        homes: state.homes.clone(),
         observed: Arc::clone(observed),
+        ..World::default()
     }
 }

@@ -210,8 +210,10 @@ schema! { RESTART_POLICY, "a restart policy", { "condition", "delay", "max_attem
 schema! { PLACEMENT, "placement", {
     "constraints",
     "max_replicas_per_node",
-    "preferences" => NotYet("spreading by a label"),
+    "preferences",
 } }
+
+schema! { PREFERENCE, "a preference", { "spread" } }
 
 schema! { UPDATE, "how a change is rolled out", {
     "parallelism",

@@ -1,6 +1,6 @@
 //! `deploy.placement`: on which nodes the replicas may run.
 
-use tug_model::spec::deploy::{Constraint, Placement};
+use tug_model::spec::deploy::{Constraint, Placement, Preference};
 use tug_model::spec::rule;
 
 use crate::reader::Cursor;
@@ -9,9 +9,10 @@ use crate::suggest::nearest;
 
 pub(super) fn read(cursor: &Cursor<'_>) -> Placement {
     let Some(fields) = cursor.fields(&schema::PLACEMENT) else { return Placement::default() };
-    let items = fields.get("constraints").map(|cursor| cursor.items()).unwrap_or_default();
+    let items = |key| fields.get(key).map(|cursor| cursor.items()).unwrap_or_default();
     Placement {
-        constraints: items.iter().filter_map(constraint).collect(),
+        constraints: items("constraints").iter().filter_map(constraint).collect(),
+        preferences: items("preferences").iter().filter_map(preference).collect(),
         max_replicas_per_node: fields.number("max_replicas_per_node", 0..=10_000).filter(|most| *most > 0),
     }
 }
@@ -35,6 +36,18 @@ fn constraint(item: &Cursor<'_>) -> Option<Constraint> {
         return None;
     }
     Some(Constraint { attribute: attribute.to_owned(), equal, value: value.to_owned() })
+}
+
+/// `spread: node.labels.zone`.
+fn preference(item: &Cursor<'_>) -> Option<Preference> {
+    let fields = item.fields(&schema::PREFERENCE)?;
+    let Some(cursor) = fields.get("spread") else {
+        fields.missing("spread");
+        return None;
+    };
+    let spread = cursor.text()?;
+    check_attribute(&cursor, &spread)?;
+    Some(Preference { spread })
 }
 
 fn check_attribute(item: &Cursor<'_>, attribute: &str) -> Option<()> {

@@ -178,14 +178,14 @@ deploy:
   mode: global
   labels: {a: b}
   resources: {reservations: {cpus: 0.25, memory: 64m}}
-  placement: {max_replicas_per_node: 2, constraints: [node.role == manager, node.labels.disk!=hdd]}
+  placement: {max_replicas_per_node: 2, constraints: [node.role == manager, node.labels.disk!=hdd], preferences: [{spread: node.labels.zone}]}
   restart_policy: {condition: none, delay: 5s, window: 2m}
   update_config: {parallelism: 1, order: start-first, delay: 0s, failure_action: pause, max_failure_ratio: 0}
 ";
     assert_eq!(said(body), "");
     assert_eq!(
         spec(body, "/deploy"),
-        r#"{"labels":{"a":"b"},"mode":"global","placement":{"constraints":[{"attribute":"node.role","equal":true,"value":"manager"},{"attribute":"node.labels.disk","equal":false,"value":"hdd"}],"max_replicas_per_node":2},"reservations":{"cpus":250000000,"memory":67108864}}"#
+        r#"{"labels":{"a":"b"},"mode":"global","placement":{"constraints":[{"attribute":"node.role","equal":true,"value":"manager"},{"attribute":"node.labels.disk","equal":false,"value":"hdd"}],"max_replicas_per_node":2,"preferences":[{"spread":"node.labels.zone"}]},"reservations":{"cpus":250000000,"memory":67108864}}"#
     );
     assert_eq!(spec(body, "/restart"), r#"{"condition":"never","delay":5000,"window":120000}"#);
 }

@@ -48,6 +48,9 @@ pub struct Placement {
     /// All of these hold for the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<Constraint>,
+    /// Among those nodes, replicas are spread evenly over these, the first before the second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<Preference>,
     /// At most this many on one node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replicas_per_node: Option<u32>,
@@ -63,6 +66,15 @@ pub struct Constraint {
     pub equal: bool,
     /// The value.
     pub value: String,
+}
+
+/// A wish for the placement of replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Preference {
+    /// Replicas are spread evenly over the values of this attribute of nodes, as in `node.labels.zone`. The nodes without
+    /// it are one more such group.
+    pub spread: String,
 }
 
 impl Mode {

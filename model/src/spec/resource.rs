@@ -85,6 +85,14 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whether its data is on the machine that it is used on, and not on one that all of them reach.
+    pub fn is_local(&self) -> bool {
+        let shared = ["nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs"];
+        let kind = self.driver_opts.get("type").map(String::as_str);
+        self.driver.as_deref().is_none_or(|driver| driver == "local")
+            && kind.is_none_or(|kind| !shared.contains(&kind))
+    }
+
     /// Every absolute path in the options for the driver, with the key of its option: the usual driver mounts such
     /// paths, alone or in a list as in `lowerdir=/a:/b,upperdir=/c`.
     pub fn option_paths(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -76,6 +76,9 @@ impl Batch {
                     changes.extend(self.moved(id, desired, &mut journal, why));
                 }
                 plan::Change::Forget(id) => changes.push(Change::RemoveTask(id.clone())),
+                plan::Change::Settle { volume, node } => {
+                    changes.push(Change::PutHome { volume: volume.clone(), node: node.clone() });
+                }
             }
         }
         changes.extend(records(self.events));
@@ -96,13 +99,14 @@ impl Batch {
         let Self { world, decisions, .. } = &mut self;
         decisions.retain(|decision| match &decision.change {
             plan::Change::Create(_) => false,
-            plan::Change::Forget(_) => true,
+            plan::Change::Forget(_) | plan::Change::Settle { .. } => true,
             plan::Change::Drain(id) | plan::Change::Stop(id) => {
                 world.tasks.get(id).is_some_and(|task| is_dispensable(world, task))
             }
         });
         self.events.clear();
-        (!self.decisions.is_empty()).then_some(self)
+        let is_note = |decision: &Decision| matches!(decision.change, plan::Change::Settle { .. });
+        (!self.decisions.iter().all(is_note)).then_some(self)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Observer {
     pending: Vec<Arc<Event>>,
     /// Something was held back to be told later.
     unsettled: bool,
+    /// The brake was said to be on.
+    braked: bool,
 }
 
 /// What was last told about a node.
@@ -114,6 +116,31 @@ impl Observer {
         self.seen = Some(Arc::clone(&world.observed));
     }
 
+    /// Takes note of whether the planner moves what it would move otherwise.
+    pub(super) fn look_at_brake(&mut self, brake: Option<&str>, now: Timestamp) {
+        match brake {
+            Some(reason) if !self.braked => {
+                tracing::warn!(reason, "the planner holds still");
+                self.tell(now, reason.to_owned());
+            }
+            None if self.braked => {
+                self.tell(now, "enough nodes are back: what has to move is moved".to_owned());
+            }
+            Some(_) | None => {}
+        }
+        self.braked = brake.is_some();
+    }
+
+    /// Takes note that the control plane stood still for so long.
+    pub(super) fn stood_still(&mut self, gap: Millis, now: Timestamp) {
+        self.tell(now, format!("the control plane stood still for {gap}: every silence counts from now"));
+    }
+
+    /// An event about the nodes as a whole.
+    fn tell(&mut self, now: Timestamp, message: String) {
+        self.pending.push(Arc::new(event(EventKind::Node, now, message)));
+    }
+
     /// What waits to be recorded.
     pub(super) fn pending(&self) -> Vec<Arc<Event>> {
         self.pending.clone()
@@ -141,7 +168,7 @@ impl Observer {
     fn look_at_node(&mut self, id: &NodeId, connected: bool, engine: &Engine, now: Timestamp) {
         let mark = NodeMark { connected, engine_up: *engine == Engine::Up };
         let told = self.nodes.insert(id.clone(), mark);
-        let was_up = told.map_or(!self.were_down.remove(id), |told| told.engine_up);
+        let was_up = told.map_or_else(|| !self.were_down.remove(id), |told| told.engine_up);
         let mut tell = |message: String| {
             let mut event = event(EventKind::Node, now, message);
             event.node = Some(id.clone());

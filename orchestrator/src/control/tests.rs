@@ -16,7 +16,7 @@ use tug_model::{ProjectName, Revision, TaskId};
 
 use super::{Control, Handle};
 use crate::plan::tests::draw::{NOW, draw};
-use crate::plan::{Observed, World, assignment};
+use crate::plan::{Observed, Timing, World, assignment};
 use crate::store::{self, Change, Expect, MemoryDisk, State, Store};
 
 /// A store, the loop over it, and one obedient agent.
@@ -44,7 +44,8 @@ impl Bench {
     async fn on(disk: MemoryDisk, config: impl Fn(store::Config) -> store::Config) -> Self {
         let (store, writer) = store::open(config(store::Config::memory(&disk, "c"))).await.unwrap();
         let observed = watch::Sender::default();
-        let (control, handle) = Control::new(store.clone(), observed.subscribe(), Clock::starting_at(NOW));
+        let (control, handle) =
+            Control::new(store.clone(), observed.subscribe(), Clock::starting_at(NOW), Timing::default());
         let stop = CancellationToken::new();
         let running =
             vec![tokio::spawn(writer.run(stop.child_token())), tokio::spawn(control.run(stop.clone()))];
@@ -328,7 +329,8 @@ async fn it_ends_when_it_is_asked_to_and_when_the_store_ends() {
     let disk = MemoryDisk::new();
     let (store, writer) = store::open(store::Config::memory(&disk, "c")).await.unwrap();
     let observed = watch::Sender::new(draw("node n1").observed);
-    let (control, handle) = Control::new(store.clone(), observed.subscribe(), Clock::starting_at(NOW));
+    let (control, handle) =
+        Control::new(store.clone(), observed.subscribe(), Clock::starting_at(NOW), Timing::default());
     let closed = CancellationToken::new();
     closed.cancel();
     writer.run(closed).await;

@@ -90,6 +90,7 @@ impl Session {
             }
             // Whatever the agent says, people must hear of it: it will not do what it is told.
             Ok(Err(CallError::Api(error))) => {
+                self.shared.deaf(self, &error.message);
                 if self.shared.refused(self, &error.message) {
                     tracing::warn!(node = %self.node, reason = error.message, "an agent does not obey");
                     self.record_refusal(&error.message).await;
@@ -97,10 +98,12 @@ impl Session {
                 Outcome::Failed
             }
             Ok(Err(error)) => {
+                self.shared.deaf(self, &chain(&error));
                 tracing::warn!(node = %self.node, error = chain(&error), "send an assignment");
                 Outcome::Failed
             }
             Err(_) => {
+                self.shared.deaf(self, "it did not acknowledge it in time");
                 tracing::warn!(node = %self.node, "an agent did not acknowledge its assignment in time");
                 Outcome::Failed
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::{NodeId, TaskId};
+use tug_model::node::Availability;
 use tug_model::project::ServiceRef;
 use tug_model::quantity::{Slot, Timestamp};
 use tug_model::report::Engine;
@@ -24,14 +25,16 @@ pub fn check(world: &World, plan: &Plan, now: Timestamp) -> Vec<String> {
         broken.push("the plan is to be made again at once".to_owned());
     }
     placed_well(world, &after, plan, &mut broken);
+    nobody_is_given_up_early(world, plan, now, &mut broken);
     let serving = serving(world);
     let (before_by_service, after_by_service) = (by_service(world), by_service(&after));
     for (project, stored) in &world.projects {
         for (name, service) in &stored.spec.services {
             let key = (project, name);
             let before = before_by_service.get(&key).map_or(&[][..], Vec::as_slice);
-            let now = after_by_service.get(&key).map_or(&[][..], Vec::as_slice);
-            let change = Changed { world, after: &after, serving: &serving, key, service, before, now };
+            let then = after_by_service.get(&key).map_or(&[][..], Vec::as_slice);
+            let change =
+                Changed { world, after: &after, serving: &serving, key, service, at: now, before, now: then };
             change.never_too_many(&mut broken);
             change.nothing_served_is_lost(&mut broken);
             change.every_gap_has_a_reason(plan, &mut broken);
@@ -49,6 +52,9 @@ fn each_task_once(world: &World, plan: &Plan, broken: &mut Vec<String>) {
             Change::Create(create) => slots.insert((&create.project, &create.service, create.slot)),
             Change::Drain(id) | Change::Stop(id) | Change::Forget(id) => {
                 world.tasks.contains_key(id) && ids.insert(id)
+            }
+            Change::Settle { volume, node } => {
+                world.homes.get(volume).is_none_or(|homes| !homes.contains(node))
             }
         };
         if !fresh {
@@ -95,6 +101,9 @@ fn placed_well(world: &World, after: &World, plan: &Plan, broken: &mut Vec<Strin
         if !is_there(world, node) {
             broken.push(format!("tasks are created on {node}, which is not there"));
         }
+        if world.nodes.get(node).is_some_and(|node| !node.is_active()) {
+            broken.push(format!("tasks are created on {node}, which is being drained"));
+        }
         over_capacity(after, node, tasks, &creates, broken);
         for create in creates {
             let suits = world.nodes.get(node).zip(world.service(&create.project, &create.service));
@@ -103,6 +112,37 @@ fn placed_well(world: &World, after: &World, plan: &Plan, broken: &mut Vec<Strin
             }
         }
         ports_free(after, node, tasks, broken);
+    }
+}
+
+/// A task that is to run on a silent node, where its service has a place for it, leaves only after the silence has lasted,
+/// and not while half of the nodes are silent since the same moment.
+fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: &mut Vec<String>) {
+    let silent_since = |id: &NodeId| {
+        let observed = world.observed.nodes.get(id);
+        let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
+        let is_silent = world.nodes.contains_key(id) && observed.is_none_or(|observed| !observed.is_heard());
+        is_silent.then(|| lost_at.max(world.since))
+    };
+    let created: BTreeSet<_> = plan
+        .decisions
+        .iter()
+        .filter_map(|decision| match &decision.change {
+            Change::Create(create) => Some((&create.project, &create.service, create.slot)),
+            Change::Drain(_) | Change::Stop(_) | Change::Forget(_) | Change::Settle { .. } => None,
+        })
+        .collect();
+    for decision in &plan.decisions {
+        let (Change::Drain(id) | Change::Stop(id)) = &decision.change else { continue };
+        let Some(task) = world.tasks.get(id).filter(|task| task.desired == Desired::Run) else { continue };
+        let is_replaced = created.contains(&(&task.project, &task.service, task.slot));
+        let Some(since) = silent_since(&task.node).filter(|_| is_replaced) else { continue };
+        let together = world.nodes.keys().filter(|id| silent_since(id) == Some(since)).count();
+        let is_active = world.nodes.get(&task.node).is_some_and(|node| node.is_active());
+        let braked = is_active && together >= 2 && 2 * together >= world.nodes.len();
+        if braked || now < since.plus(world.timing.lost_after) {
+            broken.push(format!("{id} is given up too early"));
+        }
     }
 }
 
@@ -179,6 +219,7 @@ struct Changed<'w> {
     serving: &'w BTreeMap<&'w TaskId, bool>,
     key: Key<'w>,
     service: &'w Service,
+    at: Timestamp,
     before: &'w [&'w Task],
     now: &'w [&'w Task],
 }
@@ -214,16 +255,29 @@ impl Changed<'_> {
         if !self.service.is_stop_first() {
             return;
         }
+        // What its node cannot stop is not waited for; the new one is on another node.
         let old: BTreeSet<Slot> = self
             .before
             .iter()
-            .filter(|old| self.after.tasks.contains_key(&old.id))
+            .filter(|old| self.after.tasks.contains_key(&old.id) && is_there(self.world, &old.node))
             .map(|old| old.slot)
             .collect();
         for new in self.now.iter().filter(|task| !self.world.tasks.contains_key(&task.id)) {
             if old.contains(&new.slot) {
                 broken.push(format!("{} starts beside a task that it clashes with", new.id));
             }
+        }
+    }
+
+    /// Whether the task is on a node that should have been empty by now.
+    fn is_overdue(&self, task: &Task) -> bool {
+        let availability = self.world.nodes.get(&task.node).map(|node| node.availability);
+        match availability {
+            Some(Availability::Drain { at, deadline: Some(deadline) }) => {
+                let at = if at > self.at { self.world.since } else { at };
+                self.at >= at.plus(deadline)
+            }
+            Some(Availability::Drain { deadline: None, .. } | Availability::Active) | None => false,
         }
     }
 
@@ -243,6 +297,7 @@ impl Changed<'_> {
                 && self.is_wanted(old.slot)
                 && healthy(&old.id)
                 && !served.contains(&old.slot)
+                && !self.is_overdue(old)
         });
         let lost: Vec<String> = lost.map(|old| old.id.to_string()).collect();
         if lost.is_empty() {

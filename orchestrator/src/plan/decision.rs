@@ -19,6 +19,8 @@ pub struct Plan {
     pub obstacles: Obstacles,
     /// When to look again although nothing changed; always later than the plan.
     pub wake_at: Option<Timestamp>,
+    /// That so many nodes went away at once that their tasks are left where they are.
+    pub brake: Option<String>,
 }
 
 /// One change, and why.
@@ -41,6 +43,13 @@ pub enum Change {
     Stop(TaskId),
     /// The task has gone and its record goes too.
     Forget(TaskId),
+    /// A volume has its data on a node from now on.
+    Settle {
+        /// Its name in the Engine.
+        volume: String,
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// A new task.
@@ -121,6 +130,7 @@ impl fmt::Display for Change {
             Self::Drain(id) => write!(f, "drain {id}"),
             Self::Stop(id) => write!(f, "stop {id}"),
             Self::Forget(id) => write!(f, "forget {id}"),
+            Self::Settle { volume, node } => write!(f, "settle {volume} on {node}"),
         }
     }
 }
@@ -142,6 +152,9 @@ impl fmt::Display for Plan {
                 let ServiceRef { project, service } = service;
                 writeln!(f, "- {project}.{service}.{slot}: {}", obstacle.reasons.join("; "))?;
             }
+        }
+        if let Some(brake) = &self.brake {
+            writeln!(f, "brake: {brake}")?;
         }
         if let Some(at) = self.wake_at {
             writeln!(f, "look again at {}", at.0)?;

@@ -11,7 +11,8 @@ use tug_model::task::Desired;
 
 use super::World;
 use super::decision::Change;
-use super::index::{Presence, Seen, Standing};
+use super::fleet::{self, Presence};
+use super::index::{Seen, Standing};
 use super::pass::Pass;
 
 /// A connected node that has not said after so long, beyond the grace, that it routes by the newer commit is not waited
@@ -23,6 +24,7 @@ pub(super) fn leave<'w>(pass: &mut Pass<'w>, seen: Seen<'w>, why: impl Into<Stri
     if !seen.runs() || !pass.left.insert(&seen.task.id) {
         return;
     }
+    pass.room.leave(seen);
     let id = seen.task.id.clone();
     let change = if may_be_connected(pass.world, seen) { Change::Drain(id) } else { Change::Stop(id) };
     pass.decide(change, why);
@@ -60,9 +62,9 @@ pub(super) fn advance(pass: &mut Pass<'_>) {
 /// Whether somebody may be connected to the task through a balancer.
 fn may_be_connected(world: &World, seen: Seen<'_>) -> bool {
     let reachable = world.templates.get(&seen.task.template).is_none_or(|t| !t.exposed.is_empty());
-    let may_serve = match seen.node {
+    let may_serve = match seen.node.presence {
         Presence::Connected => seen.standing() == Standing::Serving || seen.may_have_connections(),
-        Presence::Lost => false,
+        Presence::Lost | Presence::Dead { .. } => false,
         Presence::Awaited => true,
     };
     reachable && may_serve
@@ -70,13 +72,15 @@ fn may_be_connected(world: &World, seen: Seen<'_>) -> bool {
 
 /// Why a draining task may be stopped, or when to look again.
 fn drained(pass: &Pass<'_>, seen: Seen<'_>, acked: bool, at: Timestamp) -> Result<&'static str, Timestamp> {
-    if seen.node == Presence::Lost {
-        return Ok("its node is not connected");
+    match seen.node.presence {
+        Presence::Lost | Presence::Dead { .. } => return Ok("its node is not connected"),
+        Presence::Connected | Presence::Awaited => {}
     }
     let template = pass.world.templates.get(&seen.task.template);
     let StopGrace(grace) = template.map_or_else(StopGrace::default, |t| t.container.stop_grace_period);
+    let at = fleet::began(pass.world, at, pass.now);
     let (end, last) = (at.plus(grace), at.plus(grace).plus(LONGEST_SILENCE));
-    if !acked || seen.node == Presence::Awaited {
+    if !acked || seen.node.presence == Presence::Awaited {
         return if pass.now >= last {
             Ok("a node has not said for too long that it routes without it")
         } else {
@@ -105,5 +109,5 @@ fn has_gone(world: &World, seen: Seen<'_>, since: Revision) -> bool {
     let follows = observed.acked >= since && seen.follows >= since;
     // A node that is not connected may still have said that it has gone.
     let listed = || report.tasks.iter().any(|task| task.id == seen.task.id);
-    follows && if seen.node == Presence::Connected { seen.report.is_none() } else { !listed() }
+    follows && if seen.node.presence == Presence::Connected { seen.report.is_none() } else { !listed() }
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::quantity::{Revision, Slot};
 use tug_model::report::{Failure, Phase, TaskReport};
-use tug_model::task::{Desired, Task, TemplateHash};
+use tug_model::task::{Desired, Task};
 
+use super::fleet::{Fleet, Machine};
 use super::wanted::Wanted;
 use super::{NodeObserved, World};
 
@@ -26,23 +27,12 @@ pub(super) struct Seen<'w> {
     pub(super) task: &'w Task,
     /// What its node says; `None` when the node is not connected, has not reported yet, or does not name the task.
     pub(super) report: Option<&'w TaskReport>,
-    /// Whether its node is there.
-    pub(super) node: Presence,
+    /// What is concluded about its node.
+    pub(super) node: Machine,
     /// Whether the node may have connections to it that it does not count.
     pub(super) uncounted: bool,
     /// The revision whose assignment the node followed when it said that.
     pub(super) follows: Revision,
-}
-
-/// Whether a node is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    /// It is connected and reports.
-    Connected,
-    /// It was, since the orchestrator started.
-    Lost,
-    /// It was not heard of since the orchestrator started: it is given the time to come back.
-    Awaited,
 }
 
 /// What may be concluded about a task, the better the greater.
@@ -61,9 +51,9 @@ pub(super) enum Standing {
 /// The tasks of one slot of a wanted service.
 #[derive(Debug, Default)]
 pub(super) struct SlotTasks<'w> {
-    /// Those that run by the newest template.
+    /// The newest of those that run by the newest template where they may stay.
     pub(super) current: Vec<Seen<'w>>,
-    /// Those that run by another one.
+    /// Those that are to be replaced: they run by another template, where they are not to stay, or are older.
     pub(super) outdated: Vec<Seen<'w>>,
     /// Those on their way out.
     pub(super) leaving: Vec<Seen<'w>>,
@@ -73,7 +63,6 @@ pub(super) struct SlotTasks<'w> {
 
 /// What one node says.
 struct NodeReport<'w> {
-    presence: Presence,
     follows: Revision,
     uncounted: bool,
     /// While it is connected: what it said before is not believed.
@@ -83,17 +72,17 @@ struct NodeReport<'w> {
 // === impl Index ===
 
 impl<'w> Index<'w> {
-    pub(super) fn new(world: &'w World) -> Self {
+    pub(super) fn new(world: &'w World, fleet: &Fleet<'w>) -> Self {
         let reports: BTreeMap<&NodeId, NodeReport<'w>> =
             world.observed.nodes.iter().map(|(node, observed)| (node, NodeReport::new(observed))).collect();
         let mut services: BTreeMap<Key<'w>, Vec<Seen<'w>>> = BTreeMap::new();
         for task in world.tasks.values() {
             let node = reports.get(&task.node);
             let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
-            let presence = node.map_or(Presence::Awaited, |node| node.presence);
             let follows = node.map_or(Revision(0), |node| node.follows);
             let uncounted = node.is_some_and(|node| node.uncounted);
-            let seen = Seen { task, report, node: presence, uncounted, follows };
+            let node = fleet.machine(&task.node);
+            let seen = Seen { task, report, node, uncounted, follows };
             services.entry((&task.project, &task.service)).or_default().push(seen);
         }
         for tasks in services.values_mut() {
@@ -125,10 +114,11 @@ impl<'w> Index<'w> {
         for seen in self.of(service.key()) {
             let belongs = service.has_place_for(seen.task);
             match slots.get_mut(&seen.task.slot) {
-                Some(slot) if belongs => slot.put(*seen, &service.hash, left),
+                Some(slot) if belongs => slot.put(*seen, service, left),
                 Some(_) | None => surplus.push(*seen),
             }
         }
+        slots.values_mut().for_each(SlotTasks::settle);
         (slots, surplus)
     }
 }
@@ -137,16 +127,10 @@ impl<'w> Index<'w> {
 
 impl<'w> NodeReport<'w> {
     fn new(observed: &'w NodeObserved) -> Self {
-        let presence = match (&observed.report, observed.connected) {
-            (Some(_), true) => Presence::Connected,
-            (Some(_), false) => Presence::Lost,
-            (None, _) => Presence::Awaited,
-        };
         let believed = observed.report.as_ref().filter(|_| observed.connected);
         let tasks = believed.map(|report| report.tasks.iter().map(|task| (&task.id, task)).collect());
         let follows = observed.report.as_ref().map(|report| report.following.generation);
         Self {
-            presence,
             follows: follows.unwrap_or_default(),
             uncounted: believed.is_some_and(|report| report.uncounted),
             tasks: tasks.unwrap_or_default(),
@@ -157,14 +141,29 @@ impl<'w> NodeReport<'w> {
 // === impl SlotTasks ===
 
 impl<'w> SlotTasks<'w> {
-    fn put(&mut self, seen: Seen<'w>, newest: &TemplateHash, left: &BTreeSet<&'w TaskId>) {
+    fn put(&mut self, seen: Seen<'w>, service: &Wanted<'w>, left: &BTreeSet<&'w TaskId>) {
         if !seen.runs() || left.contains(&seen.task.id) {
             self.leaving.push(seen);
-        } else if seen.task.template == *newest {
+        } else if seen.task.template == service.hash && service.may_stay(&seen) {
             self.current.push(seen);
         } else {
             self.outdated.push(seen);
         }
+    }
+
+    /// Of two tasks of the newest template the older one is being moved.
+    fn settle(&mut self) {
+        if let Some(newest) = self.current.pop() {
+            self.outdated.append(&mut self.current);
+            self.current.push(newest);
+        }
+    }
+
+    /// A task that was to run leaves in this pass.
+    pub(super) fn take_out(&mut self, seen: Seen<'w>) {
+        self.current.retain(|other| other.task.id != seen.task.id);
+        self.outdated.retain(|other| other.task.id != seen.task.id);
+        self.leaving.push(seen);
     }
 
     /// How many tasks of the slot are to run.
@@ -210,6 +209,11 @@ impl<'w> Seen<'w> {
     /// Whether it serves or is complete: all that is asked of a task.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.standing(), Standing::Serving | Standing::Completed)
+    }
+
+    /// Whether its process has ended for good: there is nothing left to move.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase(), Some(Phase::Exited { .. }))
     }
 
     /// How it failed, if it will not be started again.

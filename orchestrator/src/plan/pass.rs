@@ -11,6 +11,7 @@ use tug_model::quantity::{Slot, Timestamp};
 
 use super::World;
 use super::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Plan};
+use super::fleet::Fleet;
 use super::index::Index;
 use super::place::Room;
 use super::wanted::{Services, Wanted};
@@ -20,6 +21,7 @@ use super::wanted::{Services, Wanted};
 pub(super) struct Pass<'w> {
     pub(super) world: &'w World,
     pub(super) now: Timestamp,
+    pub(super) fleet: Fleet<'w>,
     pub(super) index: Index<'w>,
     pub(super) services: Rc<Services<'w>>,
     pub(super) room: Room<'w>,
@@ -32,10 +34,12 @@ pub(super) struct Pass<'w> {
 
 impl<'w> Pass<'w> {
     pub(super) fn new(world: &'w World, now: Timestamp) -> Self {
-        let index = Index::new(world);
-        let services = Rc::new(Services::new(world, &index));
-        let room = Room::new(world, &index);
-        Self { world, now, index, services, room, plan: Plan::default(), left: BTreeSet::new() }
+        let fleet = Fleet::new(world, now);
+        let index = Index::new(world, &fleet);
+        let services = Rc::new(Services::new(world, &index, &fleet));
+        let room = Room::new(world, &index, &fleet);
+        let plan = Plan { brake: fleet.braked(), ..Plan::default() };
+        Self { world, now, fleet, index, services, room, plan, left: BTreeSet::new() }
     }
 
     pub(super) fn decide(&mut self, change: Change, why: impl Into<String>) {

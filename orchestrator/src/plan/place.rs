@@ -2,17 +2,22 @@
 //!
 //! Every filter either lets a node pass or says why not; among the nodes that pass, the least [`Rank`] wins.
 
+mod filter;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tug_model::name::NodeId;
-use tug_model::node::{Node, NodeInfo};
-use tug_model::quantity::{Bytes, NanoCpus, Slot};
-use tug_model::report::Engine;
-use tug_model::spec::deploy::{Constraint, Reservations};
+use tug_model::node::Node;
+use tug_model::quantity::Slot;
+use tug_model::spec::deploy::Reservations;
 use tug_model::spec::service::{Port, Protocol, Service};
 
+pub(super) use self::filter::suits;
+use self::filter::{FILTERS, attribute};
+use super::fleet::{Fleet, Machine};
+use super::homes::Homes;
 use super::index::{Index, Key, Seen};
 use super::wanted::Wanted;
 use super::{NodeObserved, World};
@@ -21,6 +26,7 @@ use super::{NodeObserved, World};
 #[derive(Debug)]
 pub(super) struct Room<'w> {
     nodes: BTreeMap<&'w NodeId, NodeRoom<'w>>,
+    homes: Homes<'w>,
 }
 
 /// What is taken on one node.
@@ -28,11 +34,21 @@ pub(super) struct Room<'w> {
 struct NodeRoom<'w> {
     node: &'w Node,
     observed: Option<&'w NodeObserved>,
+    machine: Machine,
     tasks: u32,
     memory: u64,
     cpus: u64,
     host_ports: Vec<HostPort>,
     slots: BTreeMap<Key<'w>, Vec<Slot>>,
+    /// How many tasks of each service are to run here, by slot.
+    running: BTreeMap<Key<'w>, Running>,
+}
+
+/// How many tasks of a service are to run on a node.
+#[derive(Debug, Default)]
+struct Running {
+    all: usize,
+    by_slot: BTreeMap<Slot, usize>,
 }
 
 /// A port that the Engine binds on a node.
@@ -48,6 +64,7 @@ struct Ask<'a, 'w> {
     service: &'a Wanted<'w>,
     slot: Slot,
     room: &'a NodeRoom<'w>,
+    homes: &'a Homes<'w>,
     /// What a task that goes first gives back on this node.
     back: Back,
 }
@@ -63,40 +80,38 @@ struct Back {
 /// How good a node is, the less the better: the order of the fields is the policy.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank<'w> {
-    /// Spread each service.
-    of_service: usize,
+    /// Rely on what stays.
+    flaps: bool,
+    /// Spread each service as it wishes.
+    spread: Spread,
     /// Then spread everything.
     tasks: u32,
     /// Then be predictable.
     node: &'w NodeId,
 }
 
-type Filter = fn(&Ask<'_, '_>) -> Result<(), String>;
-
-/// In the order in which people want to hear of them.
-const FILTERS: [Filter; 8] =
-    [is_connected, engine_is_up, has_platform, meets_constraints, has_memory, has_cpus, has_ports, has_share];
-
-/// Whether tasks of the service may run on the node at all, whatever else runs there.
-pub(super) fn suits(node: &Node, service: &Service) -> bool {
-    platform(&node.info, service).is_ok() && constraints(node, service).is_ok()
-}
+/// How many other replicas of the service there are where its preferences say that they count, the first preference
+/// first, and then on the node itself.
+type Spread = Vec<usize>;
 
 // === impl Room ===
 
 impl<'w> Room<'w> {
-    pub(super) fn new(world: &'w World, index: &Index<'w>) -> Self {
+    pub(super) fn new(world: &'w World, index: &Index<'w>, fleet: &Fleet<'w>) -> Self {
         let nodes = world.nodes.values().map(|node| {
             let observed = world.observed.nodes.get(&node.id).map(Arc::as_ref);
-            (&node.id, NodeRoom::empty(node, observed))
+            (&node.id, NodeRoom::empty(node, observed, fleet.machine(&node.id)))
         });
-        let mut room = Self { nodes: nodes.collect() };
+        let mut room = Self { nodes: nodes.collect(), homes: Homes::new(world) };
         for ((project, service), tasks) in index.services() {
             let reserved = reserved(world.service(project, service));
             for seen in tasks {
                 if let Some(node) = room.nodes.get_mut(&seen.task.node) {
                     let host_ports = host_ports_of(world, seen);
                     node.take((project, service), seen.task.slot, reserved, &host_ports);
+                    if seen.runs() {
+                        node.run((project, service), seen.task.slot);
+                    }
                 }
             }
         }
@@ -117,10 +132,10 @@ impl<'w> Room<'w> {
         for room in self.nodes.values().filter(|room| pinned.is_none_or(|node| *node == room.node.id)) {
             let back = without.filter(|seen| seen.task.node == room.node.id);
             let back = back.map_or_else(Back::default, |seen| Back::of(world, &seen));
-            let ask = Ask { service, slot, room, back };
+            let ask = Ask { service, slot, room, homes: &self.homes, back };
             match FILTERS.iter().try_for_each(|filter| filter(&ask)) {
                 Ok(()) => {
-                    let rank = room.rank(service.key());
+                    let rank = self.rank(service, slot, room);
                     if best.as_ref().is_none_or(|best| rank < *best) {
                         best = Some(rank);
                     }
@@ -140,7 +155,58 @@ impl<'w> Room<'w> {
             let host_ports: Vec<HostPort> =
                 service.template.host_ports.iter().filter_map(HostPort::of).collect();
             room.take(service.key(), slot, service.spec.deploy.reservations, &host_ports);
+            room.run(service.key(), slot);
+            self.homes.take(&service.template, room.node);
         }
+    }
+
+    /// Counts a task out that is going to leave: it keeps its room, and does not count for the spread any more.
+    pub(super) fn leave(&mut self, seen: Seen<'w>) {
+        let key = (&seen.task.project, &seen.task.service);
+        let running = self.nodes.get_mut(&seen.task.node).and_then(|room| room.running.get_mut(&key));
+        if let Some(running) = running {
+            running.all = running.all.saturating_sub(1);
+            let here = running.by_slot.entry(seen.task.slot).or_default();
+            *here = here.saturating_sub(1);
+        }
+    }
+
+    /// Where a replica would stand so much better than on `node` that it is worth moving it there.
+    pub(super) fn better(
+        &self,
+        world: &World,
+        service: &Wanted<'w>,
+        slot: Slot,
+        node: &NodeId,
+    ) -> Option<&'w NodeId> {
+        let best = self.place(world, service, slot, None).ok()?;
+        let spread = |node| Some(self.spread(service, slot, self.nodes.get(node)?));
+        (spread(best)? < spread(node)?).then_some(best)
+    }
+
+    fn rank(&self, service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>) -> Rank<'w> {
+        Rank {
+            flaps: room.machine.flaps_until.is_some(),
+            spread: self.spread(service, slot, room),
+            tasks: room.tasks,
+            node: &room.node.id,
+        }
+    }
+
+    fn spread(&self, service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>) -> Spread {
+        let preferences = &service.spec.deploy.placement.preferences;
+        let mut alike: Vec<&NodeRoom<'w>> = Vec::new();
+        if !preferences.is_empty() {
+            alike.extend(self.nodes.values());
+        }
+        let mut spread: Spread = Vec::with_capacity(preferences.len() + 1);
+        for preference in preferences {
+            let value = attribute(room.node, &preference.spread);
+            alike.retain(|other| attribute(other.node, &preference.spread) == value);
+            spread.push(alike.iter().map(|other| other.others(service.key(), slot)).sum());
+        }
+        spread.push(room.others(service.key(), slot));
+        spread
     }
 }
 
@@ -157,9 +223,9 @@ fn reserved(service: Option<&Service>) -> Reservations {
 // === impl NodeRoom ===
 
 impl<'w> NodeRoom<'w> {
-    fn empty(node: &'w Node, observed: Option<&'w NodeObserved>) -> Self {
-        let (host_ports, slots) = (Vec::new(), BTreeMap::new());
-        Self { node, observed, tasks: 0, memory: 0, cpus: 0, host_ports, slots }
+    fn empty(node: &'w Node, observed: Option<&'w NodeObserved>, machine: Machine) -> Self {
+        let (host_ports, slots, running) = Default::default();
+        Self { node, observed, machine, tasks: 0, memory: 0, cpus: 0, host_ports, slots, running }
     }
 
     fn take(&mut self, service: Key<'w>, slot: Slot, reserved: Reservations, host_ports: &[HostPort]) {
@@ -170,12 +236,16 @@ impl<'w> NodeRoom<'w> {
         self.slots.entry(service).or_default().push(slot);
     }
 
-    fn rank(&self, service: Key<'w>) -> Rank<'w> {
-        Rank {
-            of_service: self.slots.get(&service).map_or(0, Vec::len),
-            tasks: self.tasks,
-            node: &self.node.id,
-        }
+    fn run(&mut self, service: Key<'w>, slot: Slot) {
+        let running = self.running.entry(service).or_default();
+        running.all += 1;
+        *running.by_slot.entry(slot).or_default() += 1;
+    }
+
+    /// How many other replicas of the service are to run here.
+    fn others(&self, service: Key<'w>, slot: Slot) -> usize {
+        let Some(running) = self.running.get(&service) else { return 0 };
+        running.all.saturating_sub(running.by_slot.get(&slot).copied().unwrap_or(0))
     }
 }
 
@@ -208,124 +278,5 @@ pub(super) fn ports_clash(one: &Port, other: &Port) -> bool {
     match (HostPort::of(one), HostPort::of(other)) {
         (Some(one), Some(other)) => one.clashes(other),
         (None, _) | (_, None) => false,
-    }
-}
-
-// === The filters ===
-
-fn is_connected(ask: &Ask<'_, '_>) -> Result<(), String> {
-    match ask.room.observed {
-        Some(observed) if observed.connected && observed.report.is_some() => Ok(()),
-        Some(observed) if observed.connected => Err("has not reported yet".to_owned()),
-        Some(observed) if observed.report.is_some() => Err("not connected".to_owned()),
-        Some(_) | None => Err("has not reported since the orchestrator started".to_owned()),
-    }
-}
-
-fn engine_is_up(ask: &Ask<'_, '_>) -> Result<(), String> {
-    let report = ask.room.observed.and_then(|observed| observed.report.as_ref());
-    match report.map(|report| &report.engine) {
-        Some(Engine::Down { reason, .. }) => Err(format!("its Docker Engine does not answer ({reason})")),
-        Some(Engine::Up) | None => Ok(()),
-    }
-}
-
-fn has_platform(ask: &Ask<'_, '_>) -> Result<(), String> {
-    platform(&ask.room.node.info, ask.service.spec)
-}
-
-fn meets_constraints(ask: &Ask<'_, '_>) -> Result<(), String> {
-    constraints(ask.room.node, ask.service.spec)
-}
-
-fn has_memory(ask: &Ask<'_, '_>) -> Result<(), String> {
-    let asked = ask.service.spec.deploy.reservations.memory.0;
-    let used = ask.room.memory.saturating_sub(ask.back.memory);
-    let free = ask.room.node.info.capacity.memory.0.saturating_sub(used);
-    match asked.checked_sub(free) {
-        None | Some(0) => Ok(()),
-        Some(short) => Err(format!("{} short of memory", Bytes(short))),
-    }
-}
-
-fn has_cpus(ask: &Ask<'_, '_>) -> Result<(), String> {
-    let asked = ask.service.spec.deploy.reservations.cpus.0;
-    let used = ask.room.cpus.saturating_sub(ask.back.cpus);
-    let free = ask.room.node.info.capacity.cpus.0.saturating_sub(used);
-    match asked.checked_sub(free) {
-        None | Some(0) => Ok(()),
-        Some(short) => Err(format!("{} processors short", NanoCpus(short))),
-    }
-}
-
-fn has_ports(ask: &Ask<'_, '_>) -> Result<(), String> {
-    let mut given_back = ask.back.host_ports.clone();
-    for port in ask.service.template.host_ports.iter().filter_map(HostPort::of) {
-        for taken in ask.room.host_ports.iter().filter(|taken| taken.clashes(port)) {
-            let Some(at) = given_back.iter().position(|back| back == taken) else {
-                return Err(format!("port {} is taken by another task", port.port));
-            };
-            given_back.swap_remove(at);
-        }
-    }
-    Ok(())
-}
-
-fn has_share(ask: &Ask<'_, '_>) -> Result<(), String> {
-    let Some(most) = ask.service.spec.deploy.placement.max_replicas_per_node else { return Ok(()) };
-    // A slot counts once, so a task may be replaced beside itself.
-    let mut others = ask.room.slots.get(&ask.service.key()).cloned().unwrap_or_default();
-    others.retain(|slot| *slot != ask.slot);
-    others.sort_unstable();
-    others.dedup();
-    if u32::try_from(others.len()).is_ok_and(|count| count < most) {
-        return Ok(());
-    }
-    Err(format!("has {} replicas already, and max_replicas_per_node is {most}", others.len()))
-}
-
-fn platform(info: &NodeInfo, service: &Service) -> Result<(), String> {
-    let Some(wanted) = &service.container.platform else { return Ok(()) };
-    let mut parts = wanted.split('/');
-    let os = parts.next().is_none_or(|os| os.eq_ignore_ascii_case(&info.os));
-    let arch = parts.next().is_none_or(|arch| arch_name(arch) == arch_name(&info.arch));
-    if os && arch { Ok(()) } else { Err(format!("is {}/{}, not {wanted}", info.os, info.arch)) }
-}
-
-fn constraints(node: &Node, service: &Service) -> Result<(), String> {
-    for constraint in &service.deploy.placement.constraints {
-        if !holds(node, constraint) {
-            return Err(format!("does not meet {constraint}"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a constraint holds. An attribute that the node does not have equals nothing.
-fn holds(node: &Node, constraint: &Constraint) -> bool {
-    let info = &node.info;
-    let value = match constraint.attribute.as_str() {
-        "node.id" => Some(node.id.as_str()),
-        "node.hostname" => Some(info.hostname.as_str()),
-        "node.role" => Some(info.labels.get("node.role").map_or("manager", String::as_str)),
-        "node.platform.os" => Some(info.os.as_str()),
-        "node.platform.arch" => Some(arch_name(&info.arch)),
-        attribute => {
-            attribute.strip_prefix("node.labels.").and_then(|key| info.labels.get(key)).map(String::as_str)
-        }
-    };
-    let wanted = match constraint.attribute.as_str() {
-        "node.platform.arch" => arch_name(&constraint.value),
-        _ => constraint.value.as_str(),
-    };
-    (value == Some(wanted)) == constraint.equal
-}
-
-/// Docker's name of an architecture, whichever name is used for it.
-fn arch_name(name: &str) -> &str {
-    match name {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

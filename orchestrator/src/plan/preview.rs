@@ -15,6 +15,7 @@ use tug_model::spec::service::Service;
 use tug_model::task::Template;
 
 use super::decision::{ObstacleKind, Obstacles};
+use super::fleet::Fleet;
 use super::index::Index;
 use super::wanted::Services;
 use super::{World, plan};
@@ -99,8 +100,9 @@ fn obstacles(accepted: &World) -> BTreeMap<ServiceRef, Vec<String>> {
 
 /// How many slots each service of the project has.
 fn replicas(world: &World, spec: &spec::Project) -> BTreeMap<ServiceName, u32> {
-    let index = Index::new(world);
-    let services = Services::new(world, &index);
+    let fleet = Fleet::new(world, Timestamp::default());
+    let index = Index::new(world, &fleet);
+    let services = Services::new(world, &index, &fleet);
     let of_project = services.in_order().filter(|service| *service.project == spec.name);
     of_project
         .map(|service| (service.name.clone(), u32::try_from(service.slots.len()).unwrap_or(u32::MAX)))

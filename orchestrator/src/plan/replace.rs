@@ -1,5 +1,6 @@
 //! A new template: what runs by an older one is replaced, one replica at a time, the new one healthy before the old one
-//! leaves. Where two of them would clash (`stop_first`), the old one goes before the new one is created.
+//! leaves. Where two of them would clash (`stop_first`), the old one goes before the new one is created. What runs by the
+//! newest one and is to be somewhere else is replaced in the same way.
 //!
 //! What holds at every moment, whatever fails or changes in between:
 //! - at most one slot of a service has two tasks that are to run, so there are never more than wanted + 1;
@@ -16,6 +17,7 @@ use tug_model::quantity::Slot;
 use super::decision::{Obstacle, ObstacleKind};
 use super::depends;
 use super::drain::leave;
+use super::fleet::Emptied;
 use super::index::{Seen, SlotTasks, Standing};
 use super::pass::Pass;
 use super::wanted::Wanted;
@@ -30,7 +32,11 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
     if slots.values().all(|slot| slot.outdated.is_empty()) {
         return;
     }
-    if let Some(reason) = hold(service, slots) {
+    let hold = hold(service, slots);
+    let may_move = slots.values().flat_map(|slot| &slot.outdated).any(|old| hold.lets(service, old));
+    if let Hold::All(reason) | Hold::Changes(reason) = &hold
+        && !may_move
+    {
         hinder_rest(pass, service, slots, &Obstacle::waiting(reason));
         return;
     }
@@ -39,8 +45,8 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
         hinder_rest(pass, service, slots, &obstacle);
         return;
     }
-    if !replace_idle(pass, service, slots) {
-        replace_serving(pass, service, slots);
+    if !replace_idle(pass, service, slots, &hold) {
+        replace_serving(pass, service, slots, &hold);
     }
     for (number, slot) in slots.iter() {
         if let Some(unknown) = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown) {
@@ -83,46 +89,76 @@ fn keep_only<'w>(pass: &mut Pass<'w>, tasks: &mut Vec<Seen<'w>>, best: Seen<'w>)
     });
 }
 
-/// Why nothing may be replaced just now.
-fn hold(service: &Wanted<'_>, slots: &Slots<'_>) -> Option<String> {
+/// What may not be replaced just now, and why.
+enum Hold {
+    /// Everything may.
+    Nothing,
+    /// What is only to be somewhere else may: that its template works is known.
+    Changes(String),
+    /// Nothing may.
+    All(String),
+}
+
+impl Hold {
+    fn lets(&self, service: &Wanted<'_>, old: &Seen<'_>) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Changes(_) => old.task.template == service.hash,
+            Self::All(_) => false,
+        }
+    }
+}
+
+fn hold(service: &Wanted<'_>, slots: &Slots<'_>) -> Hold {
+    let mut hold = Hold::Nothing;
     for (number, slot) in slots {
         if let Some(unproved) = slot.current.iter().find(|seen| !seen.is_ready()) {
             let id = &unproved.task.id;
-            return Some(match unproved.keeps_failing() {
+            let reason = match unproved.keeps_failing() {
                 Some(failure) => format!("the new version fails, so the old one stays: {id} {failure}"),
                 None => format!("waiting for {id} to be healthy"),
-            });
+            };
+            if service.stop_first || !slot.outdated.is_empty() {
+                return Hold::All(reason);
+            }
+            hold = Hold::Changes(reason);
         }
         if slot.pending {
-            return Some(format!("waiting for {}.{}.{number} to be healthy", service.project, service.name));
+            return Hold::All(format!(
+                "waiting for {}.{}.{number} to be healthy",
+                service.project, service.name
+            ));
         }
         let unknown = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown);
+        let unknown = unknown.filter(|seen| !seen.node.is_out_of_reach());
         if let Some(unknown) = unknown.filter(|_| service.stop_first || slot.running() > 1) {
-            return Some(unreported(unknown));
+            return Hold::All(unreported(unknown));
         }
     }
-    None
+    hold
 }
 
 /// Replaces what is known not to serve, all of it at once: there is nothing to lose.
-fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) -> bool {
+fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>, hold: &Hold) -> bool {
     let mut begun = false;
     for (number, slot) in slots.iter_mut() {
-        let Some(old) = slot.outdated.first().copied() else { continue };
+        let Some(old) = slot.outdated.first().copied().filter(|old| hold.lets(service, old)) else {
+            continue;
+        };
         if matches!(old.standing(), Standing::Serving | Standing::Unknown) {
             continue;
         }
-        if !service.stop_first
+        if (!service.stop_first || old.node.is_out_of_reach())
             && let Ok(node) = pass.room.place(pass.world, service, *number, None)
         {
-            go(pass, slot, old, "its service has changed, and it does not serve");
+            go(pass, slot, old, &format!("{}, and it does not serve", why(service, &old)));
             pass.create(service, *number, node, format!("replaces {}", old.task.id));
             begun = true;
             continue;
         }
         match pass.room.place(pass.world, service, *number, Some(old)) {
             Ok(_) => {
-                go(pass, slot, old, "its service has changed, and its successor needs its place");
+                go(pass, slot, old, &format!("{}, and its successor needs its place", why(service, &old)));
                 let reason = format!("waiting for {} to stop", old.task.id);
                 pass.hinder(service, *number, Obstacle::waiting(reason));
                 begun = true;
@@ -133,15 +169,33 @@ fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots
     begun
 }
 
+/// Why a task is replaced, as an afterthought: that its service has changed goes without saying.
+fn moved(service: &Wanted<'_>, old: &Seen<'_>) -> String {
+    if old.task.template == service.hash { format!(": {}", why(service, old)) } else { String::new() }
+}
+
+/// Why a task is replaced.
+fn why(service: &Wanted<'_>, old: &Seen<'_>) -> String {
+    let node = &old.task.node;
+    match old.node.emptied {
+        _ if old.task.template != service.hash => "its service has changed".to_owned(),
+        Some(Emptied::Drain { .. }) => format!("node {node} is being drained"),
+        Some(Emptied::NoEngine) => format!("the Docker Engine of node {node} does not answer"),
+        None => format!("it is to be on another node than {node}"),
+    }
+}
+
 fn unreported(unknown: &Seen<'_>) -> String {
     format!("waiting for node {} to report {}", unknown.task.node, unknown.task.id)
 }
 
 /// Replaces one serving task: the first whose successor has a place.
-fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) {
+fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>, hold: &Hold) {
     let mut full: Option<Arc<[String]>> = None;
     for (number, slot) in slots.iter_mut() {
-        let Some(old) = slot.outdated.first().copied() else { continue };
+        let Some(old) = slot.outdated.first().copied().filter(|old| hold.lets(service, old)) else {
+            continue;
+        };
         if old.standing() != Standing::Serving {
             continue;
         }
@@ -152,7 +206,7 @@ fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Sl
         };
         match place {
             Ok(_) if service.stop_first => {
-                go(pass, slot, old, "its service has changed, and its successor needs its place");
+                go(pass, slot, old, &format!("{}, and its successor needs its place", why(service, &old)));
                 let reason = format!("waiting for {} to stop", old.task.id);
                 pass.hinder(service, *number, Obstacle::waiting(reason));
                 return;
@@ -163,7 +217,7 @@ fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Sl
                     service,
                     *number,
                     node,
-                    format!("replaces {}, which stays until then", old.task.id),
+                    format!("replaces {}, which stays until then{}", old.task.id, moved(service, &old)),
                 );
                 let reason = format!("{} stays until its successor is healthy", old.task.id);
                 pass.hinder(service, *number, Obstacle::waiting(reason));

@@ -47,20 +47,22 @@ pub(super) fn shrink<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, surplus: &[S
 
 /// Creates a task for every slot that has none.
 pub(super) fn fill<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut BTreeMap<Slot, SlotTasks<'w>>) {
-    let mut running = slots.values().filter(|slot| slot.running() > 0).count();
+    let mut running = slots.values().filter(|slot| slot.running() > 0 || slot.pending).count();
     if running == slots.len() {
         return;
     }
     let unmet = depends::unmet(pass, service);
     let mut full: Option<Arc<[String]>> = None;
-    for (number, slot) in slots.iter_mut().filter(|(_, slot)| slot.running() == 0) {
+    for (number, slot) in slots.iter_mut().filter(|(_, slot)| slot.running() == 0 && !slot.pending) {
         if let Some(reasons) = &unmet {
             slot.pending = true;
             let reasons = Arc::clone(reasons);
             pass.hinder(service, *number, Obstacle { kind: ObstacleKind::Dependency, reasons });
             continue;
         }
-        if let (true, Some(old)) = (service.stop_first, slot.leaving.first()) {
+        // What nobody can stop is not waited for: its successor will be on another node.
+        let clashing = slot.leaving.iter().find(|old| !old.node.is_out_of_reach());
+        if let (true, Some(old)) = (service.stop_first, clashing) {
             slot.pending = true;
             pass.hinder(service, *number, Obstacle::waiting(format!("waiting for {} to stop", old.task.id)));
             continue;

@@ -10,6 +10,7 @@ use tug_model::spec::service::{PortMode, RestartOn};
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus, TaskStatus};
 use tug_model::task::Desired;
 
+use super::fleet::Fleet;
 use super::index::{Index, Key, Seen, SlotTasks, Standing};
 use super::wanted::{Services, Wanted};
 use super::{View, World};
@@ -21,8 +22,9 @@ pub fn project(view: &View, name: &ProjectName) -> Option<ProjectStatus> {
 
 /// How every project stands, sorted by name; a removed one is there until its last task has gone.
 pub fn all(view: &View) -> Vec<ProjectStatus> {
-    let index = Index::new(&view.world);
-    let services = Services::new(&view.world, &index);
+    let fleet = Fleet::new(&view.world, view.at);
+    let index = Index::new(&view.world, &fleet);
+    let services = Services::new(&view.world, &index, &fleet);
     let stand = Stand { view, index: &index, services: &services };
     let mut names: BTreeMap<&ProjectName, BTreeSet<&ServiceName>> = BTreeMap::new();
     for ((project, service), _) in index.services() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tug_model::name::{NodeId, ProjectName, ServiceName};
+use tug_model::node::Node;
 use tug_model::quantity::Slot;
 use tug_model::spec;
 use tug_model::spec::deploy::Mode;
@@ -11,7 +12,8 @@ use tug_model::spec::service::Service;
 use tug_model::task::{Task, Template, TemplateHash};
 
 use super::World;
-use super::index::{Index, Key};
+use super::fleet::{Emptied, Fleet, Presence};
+use super::index::{Index, Key, Seen, Standing};
 use super::place;
 
 /// Every service that is wanted.
@@ -32,6 +34,8 @@ pub(super) struct Wanted<'w> {
     pub(super) hash: TemplateHash,
     /// An old task must have gone before its successor starts.
     pub(super) stop_first: bool,
+    /// The nodes that its tasks may not run on, whatever else runs there.
+    unsuitable: BTreeSet<&'w NodeId>,
     /// Its slots; with a global service each belongs to one node.
     pub(super) slots: BTreeMap<Slot, Option<&'w NodeId>>,
 }
@@ -39,13 +43,13 @@ pub(super) struct Wanted<'w> {
 // === impl Services ===
 
 impl<'w> Services<'w> {
-    pub(super) fn new(world: &'w World, index: &Index<'w>) -> Self {
+    pub(super) fn new(world: &'w World, index: &Index<'w>, fleet: &Fleet<'w>) -> Self {
         let mut all = Self { by_name: BTreeMap::new(), order: Vec::new() };
         for (project, stored) in &world.projects {
             for (name, service) in &stored.spec.services {
                 all.by_name.insert(
                     (project, name),
-                    Wanted::new(world, index, (project, name), (&stored.spec, service)),
+                    Wanted::new(world, (index, fleet), (project, name), (&stored.spec, service)),
                 );
             }
             let mut visited = BTreeSet::new();
@@ -99,14 +103,15 @@ impl<'w> Services<'w> {
 impl<'w> Wanted<'w> {
     fn new(
         world: &'w World,
-        index: &Index<'w>,
+        (index, fleet): (&Index<'w>, &Fleet<'w>),
         key: Key<'w>,
         (project, service): (&spec::Project, &'w Service),
     ) -> Self {
         let template = Template::of(project, service);
+        let unsuitable = world.nodes.values().filter(|node| !place::suits(node, service));
         let slots = match service.deploy.mode {
             Mode::Replicated(count) => (1..=count).map(|number| (Slot(number), None)).collect(),
-            Mode::Global => global_slots(world, index, key, service),
+            Mode::Global => global_slots(world, (index, fleet), key, service),
         };
         Self {
             project: key.0,
@@ -115,12 +120,24 @@ impl<'w> Wanted<'w> {
             hash: template.hash(),
             template: Arc::new(template),
             stop_first: service.is_stop_first(),
+            unsuitable: unsuitable.map(|node| &node.id).collect(),
             slots,
         }
     }
 
     pub(super) fn key(&self) -> Key<'w> {
         (self.project, self.name)
+    }
+
+    /// Whether a task may stay where it is. What cannot be stopped before its successor starts has to stay on a machine
+    /// whose Engine is down, as long as it serves; what has ended needs no other place.
+    pub(super) fn may_stay(&self, seen: &Seen<'_>) -> bool {
+        let is_welcome = match seen.node.emptied {
+            Some(Emptied::Drain { .. }) => false,
+            Some(Emptied::NoEngine) => self.stop_first && seen.standing() == Standing::Serving,
+            None => !self.unsuitable.contains(&seen.task.node),
+        };
+        is_welcome || seen.has_ended() || self.spec.deploy.mode == Mode::Global
     }
 
     /// Whether the task stands in one of the slots, and on the slot's node.
@@ -132,12 +149,19 @@ impl<'w> Wanted<'w> {
 /// One slot for every node that the service may run on: the number that it has there already, else the lowest free one.
 fn global_slots<'w>(
     world: &'w World,
-    index: &Index<'w>,
+    (index, fleet): (&Index<'w>, &Fleet<'w>),
     key: Key<'w>,
     service: &'w Service,
 ) -> BTreeMap<Slot, Option<&'w NodeId>> {
+    // A dead node is asked for nothing new, and one that is drained for nothing at all.
+    let is_asked = |node: &&Node| {
+        let machine = fleet.machine(&node.id);
+        let is_dead = matches!(machine.presence, Presence::Dead { .. });
+        let is_used = index.of(key).iter().any(|seen| seen.runs() && seen.task.node == node.id);
+        place::suits(node, service) && node.is_active() && (!is_dead || is_used)
+    };
     let nodes: Vec<&NodeId> =
-        world.nodes.values().filter(|node| place::suits(node, service)).map(|node| &node.id).collect();
+        world.nodes.values().map(AsRef::as_ref).filter(is_asked).map(|node| &node.id).collect();
     let mut slots: BTreeMap<Slot, Option<&NodeId>> = BTreeMap::new();
     let mut placed = BTreeSet::new();
     let taken: BTreeSet<Slot> = index.of(key).iter().map(|seen| seen.task.slot).collect();

@@ -7,6 +7,7 @@ use tug_model::name::{NodeId, ProjectName, ServiceName};
 use tug_model::report::Engine;
 
 use super::decision::Change;
+use super::fleet::Fleet;
 use super::index::Index;
 use super::status;
 use super::{View, World};
@@ -22,7 +23,7 @@ pub fn service(view: &View, project: &ProjectName, service: &ServiceName) -> Vec
     let known: BTreeSet<&String> = status.reasons.iter().collect();
     explanations.retain(|explanation| !known.contains(explanation));
     explanations.extend(status.reasons);
-    let index = Index::new(&view.world);
+    let index = Index::new(&view.world, &Fleet::new(&view.world, view.at));
     let tasks = index.of((project, service));
     let nodes: BTreeSet<&NodeId> = tasks.iter().map(|seen| &seen.task.node).collect();
     explanations.extend(nodes.into_iter().filter_map(|node| no_engine(&view.world, node)));
@@ -54,6 +55,7 @@ fn decided(view: &View, project: &ProjectName, service: &ServiceName) -> impl It
             let task = view.world.tasks.get(id);
             task.is_some_and(|task| task.project == *project && task.service == *service)
         }
+        Change::Settle { .. } => false,
     };
     let decisions = view.plan.decisions.iter().filter(move |decision| concerns(&decision.change));
     decisions.map(|decision| format!("decided: {decision}"))

@@ -6,16 +6,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
-use tug_model::quantity::{Revision, Timestamp};
+use tug_model::quantity::{Millis, Revision, Timestamp};
 use tug_model::report::Report;
 use tug_model::spec::service::Service;
 use tug_model::task::{Desired, Task, Template, TemplateHash};
 
 use super::decision::{Change, Decision, Plan};
+
+/// A node whose connection was lost so often within [`FLAPPING_WITHIN`] is not to be relied on.
+pub const FLAPPING_LOSSES: usize = 3;
+/// See [`FLAPPING_LOSSES`].
+pub const FLAPPING_WITHIN: Millis = Millis::from_secs(10 * 60);
 
 /// The state of the store at one revision, and what was observed when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,8 +35,24 @@ pub struct World {
     pub templates: OrdMap<TemplateHash, Arc<Template>>,
     /// The machines.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
+    /// Where local volumes have their data, by their names in the Engine.
+    pub homes: OrdMap<String, OrdSet<NodeId>>,
     /// What the agents say.
     pub observed: Arc<Observed>,
+    /// Since when somebody has been looking without a break: the orchestrator has run, and was not suspended. A silence is
+    /// counted from here at the earliest.
+    pub since: Timestamp,
+    /// When what is concluded.
+    pub timing: Timing,
+}
+
+/// How long what must last before something is concluded from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A node that has been silent for so long counts as dead: its tasks are replaced elsewhere.
+    pub lost_after: Millis,
+    /// A node whose Engine has not answered for so long is emptied; `None`: its tasks are left to come back with it.
+    pub engine_after: Option<Millis>,
 }
 
 /// What the agents say, each for its own node. Nothing of it is kept on disk.
@@ -50,9 +71,54 @@ pub struct NodeObserved {
     pub report: Option<Arc<Report>>,
     /// When that came.
     pub received_at: Timestamp,
+    /// When its connection was last lost; `None`: never since the orchestrator started.
+    pub lost_at: Option<Timestamp>,
+    /// Every time within [`FLAPPING_WITHIN`] of the last that it was lost, oldest first.
+    pub losses: Vec<Timestamp>,
+    /// Why its agent does not take its newest assignment; `None`: it does, as far as is known.
+    pub deaf: Option<Deaf>,
     /// The newest store revision whose assignment the agent acts and routes by: what it reports as followed says the same
     /// as the assignment of that revision.
     pub acked: Revision,
+}
+
+/// An agent that reports and does not take its assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deaf {
+    /// Since when.
+    pub since: Timestamp,
+    /// What it answers, or that it does not.
+    pub reason: String,
+}
+
+// === impl Timing ===
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { lost_after: Millis::from_secs(10), engine_after: Some(Millis::from_secs(30)) }
+    }
+}
+
+// === impl NodeObserved ===
+
+impl NodeObserved {
+    /// Its agent is connected and has said something: what it says is believed.
+    pub fn is_heard(&self) -> bool {
+        self.connected && self.report.is_some()
+    }
+
+    /// Notes that the connection is lost.
+    pub fn lose(&mut self, now: Timestamp) {
+        self.connected = false;
+        self.acked = Revision(0);
+        self.deaf = None;
+        self.lost_at = Some(now);
+        self.losses.retain(|earlier| now.since(*earlier) <= FLAPPING_WITHIN);
+        if self.losses.len() >= FLAPPING_LOSSES {
+            self.losses.remove(0);
+        }
+        self.losses.push(now);
+    }
 }
 
 // === impl World ===
@@ -95,6 +161,9 @@ impl World {
             Change::Stop(id) => self.put_desired(id, Desired::Stop { since: revision }),
             Change::Forget(id) => {
                 self.tasks.remove(id);
+            }
+            Change::Settle { volume, node } => {
+                self.homes.entry(volume.clone()).or_default().insert(node.clone());
             }
         }
     }

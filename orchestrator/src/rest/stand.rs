@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tug_model::ProjectName;
 use tug_model::status::ProjectStatus;
 
-use crate::plan::{Observed, View, status};
+use crate::plan::{Observed, View, World, status};
 use crate::store::{State, Store};
 use crate::world::world;
 
@@ -93,7 +93,10 @@ impl Stand {
                 && Arc::ptr_eq(&cached.published, &published)
         });
         let fresh = fresh.unwrap_or_else(|| {
-            let view = View { world: world(&state, &observed), plan: Arc::clone(&published.plan) };
+            let View { world: looked_at, plan, at } = &*published;
+            let (since, timing) = (looked_at.since, looked_at.timing);
+            let world = World { since, timing, ..world(&state, &observed) };
+            let view = View { world, plan: Arc::clone(plan), at: *at };
             Cached { state, observed, published, view: Arc::new(view), statuses: None }
         });
         read(cached.insert(fresh))

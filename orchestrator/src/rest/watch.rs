@@ -205,6 +205,7 @@ fn named(commit: &Committed) -> impl Iterator<Item = &ProjectName> {
         | Change::PutTemplate { .. }
         | Change::PutNode(_)
         | Change::RemoveNode(_)
+        | Change::PutHome { .. }
         | Change::PutToken(_)
         | Change::RemoveToken(_)
         | Change::Remember(_) => None,

@@ -36,8 +36,15 @@ pub enum Change {
     },
     /// A node is new or says something else about itself.
     PutNode(Arc<Node>),
-    /// A node is forgotten.
+    /// A node is forgotten, and that volumes have data on it.
     RemoveNode(NodeId),
+    /// A volume has been used on a node: its data is there.
+    PutHome {
+        /// Its name in the Engine.
+        volume: String,
+        /// The node.
+        node: NodeId,
+    },
     /// A token is new, or was used.
     PutToken(Arc<Token>),
     /// A token is good for nothing any more. By its id.
@@ -98,6 +105,7 @@ impl Change {
             | Self::PutTemplate { .. }
             | Self::PutNode(_)
             | Self::RemoveNode(_)
+            | Self::PutHome { .. }
             | Self::PutToken(_)
             | Self::RemoveToken(_)
             | Self::Remember(_) => {}
@@ -113,6 +121,7 @@ impl Change {
             Self::PutProject(_)
             | Self::PutTemplate { .. }
             | Self::PutNode(_)
+            | Self::PutHome { .. }
             | Self::PutToken(_)
             | Self::Record(_)
             | Self::Remember(_) => false,
@@ -121,7 +130,7 @@ impl Change {
 
     /// Whether the change is only a note beside others.
     fn is_note(&self) -> bool {
-        matches!(self, Self::Record(_) | Self::Remember(_))
+        matches!(self, Self::Record(_) | Self::Remember(_) | Self::PutHome { .. })
     }
 }
 

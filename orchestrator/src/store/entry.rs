@@ -14,7 +14,7 @@ use tug_model::token::Token;
 use super::change::Remembered;
 use super::record::Chain;
 use super::state::State;
-use tug_model::Revision;
+use tug_model::{NodeId, Revision};
 
 /// One thing that the state holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,13 @@ pub(super) enum Entry {
     Node(Arc<Node>),
     /// Of [`State::tokens`].
     Token(Arc<Token>),
+    /// Of [`State::homes`].
+    Home {
+        /// The volume's name in the Engine.
+        volume: String,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
     /// Of [`State::events`].
     Event {
         /// Its place in its commit.
@@ -81,6 +88,7 @@ impl Entry {
             Self::Template { hash, .. } => format!("template/{hash}"),
             Self::Node(node) => format!("node/{}", node.id),
             Self::Token(token) => format!("token/{}", token.id),
+            Self::Home { volume, .. } => format!("home/{volume}"),
             Self::Event { number, event } => format!("event/{:020}/{number:010}", event.revision.0),
             Self::Remembered(remembered) => format!("remembered/{}", remembered.key),
         }
@@ -101,6 +109,11 @@ impl Entry {
             Self::Template { hash, template } => state.put_template(hash, template),
             Self::Node(node) => state.put_node(node),
             Self::Token(token) => state.put_token(token),
+            Self::Home { volume, nodes } => {
+                for node in nodes {
+                    state.put_home(volume.clone(), node);
+                }
+            }
             Self::Event { number, event } => state.put_event(event.revision, number, event),
             Self::Remembered(remembered) => state.put_remembered(&remembered),
         }
@@ -115,6 +128,10 @@ pub(super) fn difference(old: &State, new: &State) -> Vec<Delta> {
         event: Arc::clone(event),
     });
     compare(&old.nodes, &new.nodes, &mut deltas, |_, node| Entry::Node(Arc::clone(node)));
+    compare(&old.homes, &new.homes, &mut deltas, |volume, nodes| Entry::Home {
+        volume: volume.clone(),
+        nodes: nodes.iter().cloned().collect(),
+    });
     compare(&old.projects, &new.projects, &mut deltas, |_, project| Entry::Project(Arc::clone(project)));
     compare(&old.tokens, &new.tokens, &mut deltas, |_, token| Entry::Token(Arc::clone(token)));
     compare(&old.idempotency, &new.idempotency, &mut deltas, |_, it| Entry::Remembered(Arc::clone(it)));

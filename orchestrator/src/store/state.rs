@@ -34,6 +34,8 @@ pub struct State {
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     /// What proves who somebody is who has no certificate, by id.
     pub tokens: OrdMap<String, Arc<Token>>,
+    /// The nodes that have data of local volumes, by the volumes' names in the Engine.
+    pub homes: OrdMap<String, OrdSet<NodeId>>,
     /// What happened: by commit, and by place in it.
     pub events: OrdMap<(Revision, u32), Arc<Event>>,
     /// The answers to requests with an idempotency key, by that key.
@@ -93,7 +95,9 @@ impl State {
             Change::PutNode(node) => self.put_node(Arc::clone(node)),
             Change::RemoveNode(id) => {
                 self.nodes.remove(id);
+                self.leave_home(id);
             }
+            Change::PutHome { volume, node } => self.put_home(volume.clone(), node.clone()),
             Change::PutToken(token) => self.put_token(Arc::clone(token)),
             Change::RemoveToken(id) => {
                 self.tokens.remove(id);
@@ -119,6 +123,22 @@ impl State {
 
     pub(super) fn put_token(&mut self, token: Arc<Token>) {
         self.tokens.insert(token.id.clone(), token);
+    }
+
+    pub(super) fn put_home(&mut self, volume: String, node: NodeId) {
+        self.homes.entry(volume).or_default().insert(node);
+    }
+
+    /// What is on a node that has gone for good is lost to us.
+    fn leave_home(&mut self, node: &NodeId) {
+        let volumes: Vec<String> = self.homes.keys().cloned().collect();
+        for volume in volumes {
+            let Some(nodes) = self.homes.get_mut(&volume) else { continue };
+            nodes.remove(node);
+            if nodes.is_empty() {
+                self.homes.remove(&volume);
+            }
+        }
     }
 
     pub(super) fn put_project(&mut self, project: Arc<StoredProject>) {

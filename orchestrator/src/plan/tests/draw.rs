@@ -1,8 +1,11 @@
 //! Worlds as text. One thing a line:
 //!
 //! ```text
+//! since 5000
 //! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
-//! service shop/web x3 v2 port=8080:80 host=53:53 volume after=db:healthy mem=100 cpu=1 max=1 only=node.id==n1
+//! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
+//! home shop_data n1
+//! service shop/web x3 v2 port=8080:80 host=53:53 volume kept spread=node.labels.zone after=db:healthy mem=100 cpu=1 max=1 only=node.id==n1
 //! service shop/agent global restart=never platform=linux/arm64 grace=5000 expose=80 optional=db:started
 //! was shop/old port=8080:80
 //! task shop.web.1.5 n1 v1 healthy drain=9@95000 c=2 r=3
@@ -15,17 +18,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId, VolumeName};
-use tug_model::node::{Capacity, Node, NodeInfo};
+use tug_model::node::{Availability, Capacity, Node, NodeInfo, Role};
 use tug_model::project::StoredProject;
 use tug_model::quantity::{Bytes, Millis, NanoCpus, Revision, Slot, Timestamp};
 use tug_model::report::{Engine, Exit, Failure, Following, Health, Phase, Report, TaskReport};
 use tug_model::spec;
 use tug_model::spec::container::{Mount, MountSource, StopGrace};
-use tug_model::spec::deploy::{Constraint, Mode};
+use tug_model::spec::deploy::{Constraint, Mode, Preference};
+use tug_model::spec::resource::Volume;
 use tug_model::spec::service::{Condition, Dependency, Port, PortMode, Protocol, RestartOn, Service};
 use tug_model::task::{Desired, Task, Template};
 
-use crate::plan::{NodeObserved, Observed, World};
+use crate::plan::{Deaf, NodeObserved, Observed, World};
 
 /// When drawn worlds are looked at.
 pub(crate) const NOW: Timestamp = Timestamp(100_000);
@@ -59,6 +63,7 @@ pub(crate) fn node_id(text: &str) -> NodeId {
 
 #[derive(Default)]
 struct Drawing {
+    since: Option<Timestamp>,
     projects: BTreeMap<ProjectName, spec::Project>,
     shapes: BTreeMap<(ProjectName, ServiceName), Service>,
     world: World,
@@ -84,12 +89,17 @@ impl Drawing {
                 let service = service(&words[1..]);
                 self.shapes.insert((project.clone(), name.clone()), service.clone());
                 if kind == "service" {
-                    self.projects
-                        .entry(project.clone())
-                        .or_insert_with(|| empty(project))
-                        .services
-                        .insert(name, service);
+                    let project = self.projects.entry(project.clone()).or_insert_with(|| empty(project));
+                    if words.contains(&"kept") {
+                        keep(project);
+                    }
+                    project.services.insert(name, service);
                 }
+            }
+            Some("since") => self.since = Some(Timestamp(number(words[0]))),
+            Some("home") => {
+                let nodes = words[1..].iter().map(|node| node_id(node)).collect();
+                self.world.homes.insert(words[0].into(), nodes);
             }
             Some("project") => {
                 let name = project_name(words[0]);
@@ -102,15 +112,34 @@ impl Drawing {
     fn node(&mut self, words: &[&str]) {
         let id = node_id(words[0]);
         let mut info = info(words[0]);
-        let mut seen = NodeObserved { connected: true, report: None, received_at: NOW, acked: REVISION };
+        let mut seen =
+            NodeObserved { connected: true, received_at: NOW, acked: REVISION, ..NodeObserved::default() };
         let mut following = Following { cluster: "c".into(), epoch: 1, generation: REVISION };
         let mut engine = Engine::Up;
         let (mut has_reported, mut uncounted) = (true, false);
+        let (mut role, mut availability) = <(Role, Availability)>::default();
         for word in &words[1..] {
             match word.split_once('=') {
                 Some(("cpu", value)) => info.capacity.cpus = NanoCpus(number::<u64>(value) * 1_000_000_000),
                 Some(("mem", value)) => info.capacity.memory = Bytes(number::<u64>(value) << 20),
-                Some(("role", value)) => drop(info.labels.insert("node.role".into(), value.into())),
+                Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
+                Some(("drain", value)) => {
+                    let (at, deadline) =
+                        value.split_once('+').map_or((value, None), |(at, after)| (at, Some(after)));
+                    let deadline = deadline.map(|after| Millis(number(after)));
+                    availability = Availability::Drain { at: Timestamp(number(at)), deadline };
+                }
+                Some(("lost", at)) => at.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
+                Some(("losses", at)) => {
+                    at.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
+                    (seen.connected, seen.acked) = (true, REVISION);
+                }
+                Some(("enginedown", age)) => {
+                    engine = Engine::Down { reason: "refused".into(), age: Millis(number(age)) };
+                }
+                Some(("deaf", at)) => {
+                    seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
+                }
                 Some(("arch", value)) => info.arch = value.into(),
                 Some(("acked", value)) => seen.acked = Revision(number(value)),
                 Some(("follows", value)) => following.generation = Revision(number(value)),
@@ -119,7 +148,7 @@ impl Drawing {
                     info.labels.insert(key.into(), value.into());
                 }
                 None => match *word {
-                    "lost" => seen.connected = false,
+                    "lost" => seen.lose(NOW),
                     "awaited" => (seen.connected, has_reported) = (false, false),
                     "silent" => has_reported = false,
                     "uncounted" => uncounted = true,
@@ -132,7 +161,8 @@ impl Drawing {
         let report = Report { info: info.clone(), following, engine, tasks, uncounted, closed_ports };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
-        self.world.nodes.insert(id.clone(), Arc::new(Node::new(id, info, Timestamp(0))));
+        let node = Node { role, availability, ..Node::new(id.clone(), info, Timestamp(0)) };
+        self.world.nodes.insert(id, Arc::new(node));
     }
 
     fn task(&mut self, words: &[&str]) {
@@ -141,7 +171,9 @@ impl Drawing {
         let mut shape =
             self.shapes.get(&(project.clone(), name.clone())).cloned().unwrap_or_else(|| service(&[]));
         shape.container.image = words[2].into();
-        let template = Template::of(&bare(&project), &shape);
+        let mut whole = empty(project.clone());
+        keep(&mut whole);
+        let template = Template::of(&whole, &shape);
         let id = TaskId::parse(words[0]).unwrap();
         let node = node_id(words[1]);
         let mut task = Task {
@@ -187,6 +219,7 @@ impl Drawing {
         let nodes = self.nodes.into_iter().map(|(id, seen)| (id, Arc::new(seen))).collect();
         self.world.observed = Arc::new(Observed { nodes });
         self.world.revision = REVISION;
+        self.world.since = self.since.unwrap_or(NOW);
         self.world.projects =
             self.projects.into_iter().map(|(name, spec)| (name, Arc::new(stored(spec)))).collect();
         self.world
@@ -223,8 +256,8 @@ pub(crate) fn service(words: &[&str]) -> Service {
             Some((key, value)) => set(&mut service, key, value),
             None => match *word {
                 "global" => service.deploy.mode = Mode::Global,
-                "volume" => {
-                    let name = VolumeName::parse("data").unwrap();
+                "volume" | "kept" => {
+                    let name = VolumeName::parse(if *word == "kept" { "kept" } else { "data" }).unwrap();
                     let source = MountSource::Volume { name, nocopy: false, subpath: None };
                     service.container.mounts.push(Mount { source, target: "/data".into(), read_only: false });
                 }
@@ -243,6 +276,10 @@ fn set(service: &mut Service, key: &str, value: &str) {
         "expose" => service.expose.push(number(value)),
         "mem" => service.deploy.reservations.memory = Bytes(number::<u64>(value) << 20),
         "cpu" => service.deploy.reservations.cpus = NanoCpus(number::<u64>(value) * 1_000_000_000),
+        "spread" => {
+            let spread = value.into();
+            service.deploy.placement.preferences.push(Preference { spread });
+        }
         "max" => service.deploy.placement.max_replicas_per_node = Some(number(value)),
         "platform" => service.container.platform = Some(value.into()),
         "grace" => service.container.stop_grace_period = StopGrace(Millis(number(value))),
@@ -307,7 +344,10 @@ pub(crate) fn phase(word: &str) -> Option<Phase> {
     })
 }
 
-/// A project that declares nothing which a template could need.
-fn bare(name: &ProjectName) -> spec::Project {
-    serde_json::from_value(serde_json::json!({ "name": name, "services": {} })).unwrap()
+/// Declares the volume `kept`, of which is known where its data is; `data` is declared nowhere.
+fn keep(project: &mut spec::Project) {
+    let (external, driver, driver_opts, labels) = Default::default();
+    let engine_name = format!("{}_kept", project.name);
+    let volume = Volume { engine_name, external, driver, driver_opts, labels };
+    project.volumes.insert(VolumeName::parse("kept").unwrap(), volume);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tug_model::name::{NodeId, TaskId};
+use tug_model::node::{Availability, Node};
 use tug_model::quantity::{Millis, Revision, Timestamp};
 use tug_model::report::{Engine, Following, Phase, Report, TaskReport};
 use tug_model::spec::service::RestartOn;
@@ -74,11 +75,18 @@ impl Fleet {
     /// The node's agent says what it sees.
     pub(super) fn report(&mut self, node: &NodeId) {
         let machine = &self.machines[node];
+        if !machine.cut && !self.world.nodes.contains_key(node) {
+            self.world.revision = self.world.revision.next();
+            let known = Node::new(node.clone(), info("any"), self.now);
+            self.world.nodes.insert(node.clone(), Arc::new(known));
+        }
         let mut observed = Observed::clone(&self.world.observed);
         if machine.cut {
             let mut last =
                 observed.nodes.get(node).map_or_else(NodeObserved::default, |seen| (**seen).clone());
-            (last.connected, last.acked) = (false, Revision(0));
+            if last.connected {
+                last.lose(self.now);
+            }
             observed.nodes.insert(node.clone(), Arc::new(last));
         } else {
             let tasks = machine.containers.iter().map(|(id, container)| TaskReport {
@@ -97,7 +105,17 @@ impl Fleet {
                 closed_ports: vec![],
             };
             let (report, acked) = (Some(Arc::new(report)), machine.follows);
-            let seen = NodeObserved { connected: true, report, received_at: self.now, acked };
+            let known = observed.nodes.get(node).map(|seen| (seen.lost_at, seen.losses.clone()));
+            let (lost_at, losses) = known.unwrap_or_default();
+            let seen = NodeObserved {
+                connected: true,
+                report,
+                received_at: self.now,
+                lost_at,
+                losses,
+                acked,
+                deaf: None,
+            };
             observed.nodes.insert(node.clone(), Arc::new(seen));
         }
         self.world.observed = Arc::new(observed);
@@ -108,9 +126,30 @@ impl Fleet {
         self.machines.get_mut(node).unwrap().cut = cut;
     }
 
+    /// Somebody changes what is known of a node.
+    pub(super) fn change(&mut self, node: &NodeId, change: impl FnOnce(&mut Node)) {
+        if let Some(node) = self.world.nodes.get_mut(node) {
+            self.world.revision = self.world.revision.next();
+            change(Arc::make_mut(node));
+        }
+    }
+
+    /// A node is removed, with what is known of it; its containers stay until its agent is told.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        if self.world.nodes.remove(node).is_some() {
+            self.world.revision = self.world.revision.next();
+        }
+        let homes = self.world.homes.iter().map(|(volume, nodes)| (volume.clone(), nodes.without(node)));
+        self.world.homes = homes.filter(|(_, nodes)| !nodes.is_empty()).collect();
+        let mut observed = Observed::clone(&self.world.observed);
+        observed.nodes.remove(node);
+        self.world.observed = Arc::new(observed);
+    }
+
     /// The orchestrator starts anew: it has heard nothing yet.
     pub(super) fn restart(&mut self) {
         self.world.observed = Arc::default();
+        self.world.since = self.now;
     }
 
     /// One of the node's containers, picked by a number, is in another phase and has so many connections.
@@ -142,6 +181,7 @@ impl Fleet {
     pub(super) fn heal(&mut self, most: usize) -> usize {
         for node in self.nodes() {
             self.cut(&node, false);
+            self.change(&node, |node| node.availability = Availability::Active);
         }
         for round in 0..most {
             for node in self.nodes() {

@@ -29,7 +29,7 @@ fn a_hundred_services_of_a_hundred_replicas() {
     assert!(rest.decisions.is_empty() && rest.obstacles.is_empty());
     let on_first = fleet.world.tasks.values().filter(|task| task.node.as_str() == "n1").count();
     assert_eq!(on_first, 500, "spread evenly");
-    let view = View { world: fleet.world, plan: rest.into() };
+    let view = View { world: fleet.world, plan: rest.into(), at: fleet.now };
     let [status] = &status::all(&view)[..] else { panic!() };
     assert!(status.settled);
 }

@@ -9,7 +9,7 @@ use crate::plan::{View, World, plan, status, why};
 
 fn view(world: World) -> View {
     let plan = Arc::new(plan(&world, NOW));
-    View { world, plan }
+    View { world, plan, at: NOW }
 }
 
 fn said(view: &View) -> String {

@@ -2,6 +2,7 @@
 //! made here is checked against the invariants of `plan/check.rs` as well.
 
 use proptest::prelude::*;
+use tug_model::node::Availability;
 use tug_model::project::ServiceRef;
 use tug_model::quantity::Millis;
 use tug_model::task::{Desired, Template};
@@ -31,6 +32,14 @@ enum Action {
     Cut(usize, bool),
     /// The orchestrator starts anew.
     Restart,
+    /// A user wants a node empty, perhaps by some time.
+    Drain(usize, Option<u64>),
+    /// A user wants it used again.
+    Activate(usize),
+    /// A node is given a label.
+    Label(usize, bool),
+    /// A node is removed, and its agent, which knows nothing of that, comes back.
+    Forget(usize),
     /// Time passes.
     Wait(u64),
 }
@@ -89,6 +98,17 @@ fn act(fleet: &mut Fleet, action: &Action) {
         }
         Action::Cut(index, cut) => fleet.cut(&node(*index), *cut),
         Action::Restart => fleet.restart(),
+        Action::Drain(index, deadline) => {
+            let drain = Availability::Drain { at: fleet.now, deadline: deadline.map(Millis) };
+            fleet.change(&node(*index), |node| node.availability = drain);
+        }
+        Action::Activate(index) => {
+            fleet.change(&node(*index), |node| node.availability = Availability::Active);
+        }
+        Action::Label(index, fast) => fleet.change(&node(*index), |node| {
+            node.labels.insert("disk".into(), if *fast { "ssd" } else { "hdd" }.into());
+        }),
+        Action::Forget(index) => fleet.forget(&node(*index)),
         Action::Wait(millis) => fleet.now = fleet.now.plus(Millis(*millis)),
     }
 }
@@ -104,6 +124,9 @@ fn shape() -> impl Strategy<Value = Shape> {
             "restart=never",
             "global",
             "after=db:healthy",
+            "only=node.labels.disk!=hdd",
+            "spread=node.labels.disk",
+            "kept",
         ],
         0..=3,
     );
@@ -129,6 +152,10 @@ fn action() -> impl Strategy<Value = Action> {
         8 => (0..3_usize, 0..9_usize, word, 0..3_u32).prop_map(|(n, c, word, k)| Action::Happens(n, c, word, k)),
         1 => (0..3_usize, any::<bool>()).prop_map(|(n, cut)| Action::Cut(n, cut)),
         1 => Just(Action::Restart),
+        1 => (0..3_usize, proptest::option::of(0..20_000_u64)).prop_map(|(n, after)| Action::Drain(n, after)),
+        1 => (0..3_usize).prop_map(Action::Activate),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(n, fast)| Action::Label(n, fast)),
+        1 => (0..3_usize).prop_map(Action::Forget),
         2 => (0..40_000_u64).prop_map(Action::Wait),
     ]
 }
@@ -273,6 +300,7 @@ proptest! {
         for decision in plan(&fleet.world, fleet.now).decisions {
             let concerned = match decision.change {
                 Change::Create(create) => create.service,
+                Change::Settle { .. } => continue,
                 Change::Drain(id) | Change::Stop(id) | Change::Forget(id) => fleet.world.tasks[&id].service.clone(),
             };
             prop_assert_eq!(concerned.as_str(), "api");

@@ -29,6 +29,10 @@ pub(super) fn check(service: &Service, at: &str, findings: &mut Findings) {
         let field = format!("{at}.deploy.placement.constraints[{index}].attribute");
         findings.rule(field, rule::attribute(&constraint.attribute));
     }
+    for (index, preference) in service.deploy.placement.preferences.iter().enumerate() {
+        let field = format!("{at}.deploy.placement.preferences[{index}].spread");
+        findings.rule(field, rule::attribute(&preference.spread));
+    }
     let Reservations { memory, .. } = service.deploy.reservations;
     let limit = service.container.limits.memory;
     findings.rule(format!("{at}.deploy.reservations.memory"), rule::reservation(memory, limit));

@@ -68,6 +68,7 @@ fn world(services: u32) -> Result<World> {
         report: Some(Arc::new(report)),
         received_at: NOW,
         acked: Revision(1),
+        ..NodeObserved::default()
     };
     let project = project(services)?;
     let mut world = World { revision: Revision(1), ..World::default() };

@@ -1,0 +1,209 @@
+//! What may be concluded about the machines: who is lost, who is dead, who is to be emptied; and when so many are away at
+//! once that nothing is concluded at all.
+//!
+//! A silent node is *lost* at once, which moves nothing, and *dead* when its silence has lasted. The brake is on for nodes
+//! that went away together with others, when together they are half of those that were there: then it is more likely
+//! that something between us and them broke than that they did.
+
+use std::collections::BTreeMap;
+
+use tug_model::name::NodeId;
+use tug_model::node::{Availability, Node};
+use tug_model::quantity::{Millis, Timestamp};
+use tug_model::report::Engine;
+
+use super::{FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, World};
+
+/// A node that lost its connection often is given nothing for so long after the last time, while another one can take it.
+const FLAPPING_REST: Millis = Millis::from_secs(5 * 60);
+
+/// Every machine, and what is concluded about it.
+#[derive(Debug)]
+pub(super) struct Fleet<'w> {
+    nodes: BTreeMap<&'w NodeId, Machine>,
+    /// Those that would count as dead if they were fewer.
+    held: Vec<&'w NodeId>,
+}
+
+/// What is concluded about one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Machine {
+    /// Whether it is there.
+    pub(super) presence: Presence,
+    /// Why its tasks are to be moved away while it is there.
+    pub(super) emptied: Option<Emptied>,
+    /// Until when it is given nothing that another one can take, because its connection comes and goes.
+    pub(super) flaps_until: Option<Timestamp>,
+    /// When something else is concluded about it although nothing changed.
+    pub(super) next: Option<Timestamp>,
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is connected and reports.
+    Connected,
+    /// It was, since the orchestrator started: its tasks stay.
+    Lost,
+    /// It was not heard of since the orchestrator started: it is given the time to come back.
+    Awaited,
+    /// It has been silent for so long that its tasks are replaced elsewhere.
+    Dead {
+        /// For how long.
+        silent: Millis,
+    },
+}
+
+/// Why a node is to be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Emptied {
+    /// Somebody asked for it.
+    Drain {
+        /// The deadline has passed: what is left there is stopped, replaced or not.
+        over: bool,
+    },
+    /// Its Engine has not answered for long: what is there can neither be looked after nor stopped.
+    NoEngine,
+}
+
+/// That a node is not of use, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Absence {
+    since: Timestamp,
+    after: Millis,
+    silent: bool,
+}
+
+// === impl Fleet ===
+
+impl<'w> Fleet<'w> {
+    pub(super) fn new(world: &'w World, now: Timestamp) -> Self {
+        let away: BTreeMap<&NodeId, Absence> =
+            world.nodes.keys().filter_map(|id| Some((id, Absence::of(world, id)?))).collect();
+        let mut fleet = Self { nodes: BTreeMap::new(), held: Vec::new() };
+        for (id, node) in &world.nodes {
+            let absence = away.get(id).copied();
+            let is_over = absence.is_some_and(|absence| absence.is_over(now));
+            // What a person says about a node is said in the knowledge of what there is.
+            let held = is_over && node.is_active() && are_too_many(&away, id, world.nodes.len());
+            if held {
+                fleet.held.push(id);
+            }
+            fleet.nodes.insert(id, Machine::new(world, node, (absence, is_over && !held), now));
+        }
+        fleet
+    }
+
+    /// What is concluded about a node. One that is not known any more was removed: nothing of it comes back.
+    pub(super) fn machine(&self, id: &NodeId) -> Machine {
+        let presence = Presence::Dead { silent: Millis(0) };
+        let gone = Machine { presence, emptied: None, flaps_until: None, next: None };
+        self.nodes.get(id).copied().unwrap_or(gone)
+    }
+
+    /// Why the tasks of a silent node are not replaced; `None` when that is not for the brake.
+    pub(super) fn brake(&self, id: &NodeId) -> Option<String> {
+        self.held.contains(&id).then(|| self.braked())?
+    }
+
+    /// That the brake is on.
+    pub(super) fn braked(&self) -> Option<String> {
+        let (away, all) = (self.held.len(), self.nodes.len());
+        (away > 0).then(|| {
+            format!("{away} of {all} nodes went away at once, so nothing is moved until one of them is back")
+        })
+    }
+
+    /// Whether no machine has just gone, and none is about to come back.
+    pub(super) fn is_calm(&self) -> bool {
+        let calm =
+            |machine: &Machine| matches!(machine.presence, Presence::Connected | Presence::Dead { .. });
+        self.held.is_empty() && self.nodes.values().all(calm)
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn new(world: &World, node: &Node, (absence, is_over): (Option<Absence>, bool), now: Timestamp) -> Self {
+        let observed = world.observed.nodes.get(&node.id);
+        let presence = match absence.filter(|absence| absence.silent) {
+            None => Presence::Connected,
+            Some(absence) if is_over => Presence::Dead { silent: now.since(absence.since) },
+            Some(_) if observed.is_some_and(|observed| observed.report.is_some()) => Presence::Lost,
+            Some(_) => Presence::Awaited,
+        };
+        let emptied = match node.availability {
+            Availability::Drain { .. } => {
+                let over = deadline(world, node, now).is_some_and(|at| now >= at);
+                Some(Emptied::Drain { over })
+            }
+            Availability::Active => (is_over && presence == Presence::Connected).then_some(Emptied::NoEngine),
+        };
+        let flaps_until = observed.and_then(|observed| flaps_until(observed, now));
+        let times = [absence.map(|it| it.since.plus(it.after)), deadline(world, node, now)];
+        let next = times.into_iter().flatten().filter(|at| *at > now).min();
+        Self { presence, emptied, flaps_until, next }
+    }
+
+    /// Whether nothing on it can be stopped: what is created elsewhere need not wait for it.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(self.presence, Presence::Dead { .. }) || self.emptied == Some(Emptied::NoEngine)
+    }
+}
+
+/// When what is left on a node that is drained is stopped. A time that lies ahead of us was written by a clock that was
+/// wrong, so it counts from when we began to look.
+fn deadline(world: &World, node: &Node, now: Timestamp) -> Option<Timestamp> {
+    let Availability::Drain { at, deadline: Some(deadline) } = node.availability else { return None };
+    Some(began(world, at, now).plus(deadline))
+}
+
+/// When something that the store says began at `at` began, as far as our own clock can tell.
+pub(super) fn began(world: &World, at: Timestamp, now: Timestamp) -> Timestamp {
+    if at > now { world.since.min(now) } else { at }
+}
+
+/// Until when a node counts as flapping; `None`: it does not.
+pub(super) fn flaps_until(observed: &NodeObserved, now: Timestamp) -> Option<Timestamp> {
+    let recent = observed.losses.iter().filter(|at| now.since(**at) <= FLAPPING_WITHIN).count();
+    let until = observed.losses.last()?.plus(FLAPPING_REST);
+    (recent >= FLAPPING_LOSSES && now < until).then_some(until)
+}
+
+/// Whether so many went away together with `id` that it is left open which side is the one that broke. Who was away long
+/// before does not count.
+fn are_too_many(away: &BTreeMap<&NodeId, Absence>, id: &NodeId, all: usize) -> bool {
+    let Some(ours) = away.get(id) else { return false };
+    let near = |it: &&Absence| it.since.since(ours.since).max(ours.since.since(it.since)) <= ours.after;
+    let together = away.values().filter(near).count();
+    let before = away.values().filter(|it| !near(it) && it.since < ours.since).count();
+    together >= 2 && 2 * together >= all.saturating_sub(before)
+}
+
+// === impl Absence ===
+
+impl Absence {
+    fn of(world: &World, id: &NodeId) -> Option<Self> {
+        let observed = world.observed.nodes.get(id);
+        let Some(report) =
+            observed.filter(|it| it.connected).and_then(|it| it.report.as_ref().map(|r| (it, r)))
+        else {
+            let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
+            let (since, after) = (lost_at.max(world.since), world.timing.lost_after);
+            return Some(Self { since, after, silent: true });
+        };
+        let (observed, report) = report;
+        match report.engine {
+            Engine::Up => None,
+            Engine::Down { age, .. } => {
+                let since = Timestamp(observed.received_at.0.saturating_sub(age.0)).max(world.since);
+                Some(Self { since, after: world.timing.engine_after?, silent: false })
+            }
+        }
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.since.plus(self.after)
+    }
+}
