@@ -1,6 +1,7 @@
 //! Puts the agent together: state on disk, the control loop, the balancer, the router, the link.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tug_model::NodeId;
 use crate::control::{Control, Follower, Machine, Parts};
 use crate::health::Prober;
 use crate::http;
+use crate::identity::{self, Keeper, Member};
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
 use crate::proxy::{self, Balancer, BalancerHandle};
@@ -42,14 +44,23 @@ pub struct Config {
     pub prober: Arc<dyn Prober>,
     /// The time of day.
     pub clock: Clock,
-    /// The orchestrator's socket, which is dialled; `None` when it has the router itself.
-    pub server: Option<PathBuf>,
+    /// Where the orchestrator is, which is dialled; `None` when it has the router itself.
+    pub server: Option<Server>,
     /// The balancer; `None` does not run it: ports stay closed.
     pub balancer: Option<proxy::Config>,
     /// How many containers are made, started or removed at once.
     pub concurrency: usize,
     /// Decides where waits fall in their spread: the same seed waits the same.
     pub seed: u64,
+}
+
+/// Where an agent's orchestrator is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// On this machine, behind this socket.
+    Socket(PathBuf),
+    /// Elsewhere, as the node was told when it joined: its [`identity`](crate::identity) knows.
+    Joined,
 }
 
 /// The agent, standing still.
@@ -61,6 +72,7 @@ pub struct Agent {
     balancer: Option<Balancer>,
     balancer_handle: BalancerHandle,
     link: Option<link::Link>,
+    keeper: Option<Keeper>,
 }
 
 /// What others may ask of an agent.
@@ -74,6 +86,10 @@ pub struct Handle {
     pub tables: watch::Receiver<Arc<Table>>,
     /// The balancer.
     pub balancer: BalancerHandle,
+    /// What the node is in its cluster; `None` as long as no control plane has said so.
+    pub member: watch::Receiver<Option<Member>>,
+    /// By which address of this machine the orchestrator is reached; `None`: it is on this machine, or not reached yet.
+    pub local: watch::Receiver<Option<IpAddr>>,
 }
 
 /// The end of the agent before this one is waited for so long.
@@ -90,6 +106,9 @@ pub enum OpenError {
     /// The folder that must be ours alone is not.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// What proves who the node is cannot be read or written.
+    #[error("read the node's identity")]
+    Identity(#[from] identity::Error),
 }
 
 // === impl Config ===
@@ -114,6 +133,24 @@ impl Config {
     }
 }
 
+// === impl Server ===
+
+impl Server {
+    fn way(&self) -> identity::Way {
+        match self {
+            Self::Socket(path) => identity::Way::Socket(path.clone()),
+            Self::Joined => identity::Way::Servers,
+        }
+    }
+
+    fn place(self, keeper: &Keeper) -> Result<link::Place, OpenError> {
+        Ok(match self {
+            Self::Socket(path) => link::Place::Socket(path),
+            Self::Joined => link::Place::Servers { server: keeper.server()?, addresses: keeper.servers() },
+        })
+    }
+}
+
 // === impl OpenError ===
 
 impl OpenError {
@@ -121,7 +158,7 @@ impl OpenError {
     pub fn is_locked(&self) -> bool {
         match self {
             Self::State(error) => error.is_locked(),
-            Self::Folder(_) => false,
+            Self::Folder(_) | Self::Identity(_) => false,
         }
     }
 }
@@ -158,15 +195,27 @@ impl Agent {
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let link = config.server.map(|server| link::Link {
-            server,
+        let keeper = config.server.as_ref().map(|server| {
+            let folder = identity::Folder::of(&config.state_dir);
+            Keeper::open(folder, server.way(), node.clone(), config.clock, config.seed)
+        });
+        let keeper = keeper.transpose()?;
+        let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
+        let (local_sender, local) = watch::channel(None);
+        let place = match (config.server, &keeper) {
+            (Some(server), Some(keeper)) => Some(server.place(keeper)?),
+            (None, _) | (_, None) => None,
+        };
+        let link = place.map(|place| link::Link {
+            place,
             node: node.clone(),
             router: router.clone(),
+            local: local_sender,
             seed: config.seed,
         });
-        let handle = Handle { node, router, tables, balancer: balancer_handle.clone() };
+        let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
         let balancer = runs_balancer.then_some(balancer);
-        Ok((Self { ledger, lock, control, balancer, balancer_handle, link }, handle))
+        Ok((Self { ledger, lock, control, balancer, balancer_handle, link, keeper }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
@@ -184,6 +233,11 @@ impl Agent {
                 link.run(stop.clone()).await;
             }
         };
+        let keeper = async {
+            if let Some(keeper) = self.keeper {
+                keeper.run(stop.clone()).await;
+            }
+        };
         // The next agent may take over as soon as this one touches no container any more. Its connections drain on, and
         // the next agent is told so before it can look.
         let control = async {
@@ -197,7 +251,7 @@ impl Agent {
             let _ended_before = drained.run_until_cancelled(relief).await;
             drained.cancelled().await;
         };
-        tokio::join!(biased; Box::pin(control), balancer, link);
+        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper));
     }
 }
 

@@ -246,7 +246,8 @@ pub(crate) fn replace(
     }
 }
 
-fn serialize<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+/// The file that holds `value`.
+pub(crate) fn serialize<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value)?;
     let crc32 = crc32fast::hash(&bytes);
     bytes.push(b'\n');
@@ -255,7 +256,8 @@ fn serialize<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+/// The value in a file; `None`: it is damaged.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let (value, checksum) = (lines.next()?, lines.next()?);
     let Checksum { crc32 } = serde_json::from_slice(checksum).ok()?;

@@ -17,6 +17,7 @@ mod control;
 pub mod health;
 pub mod holder;
 mod http;
+pub mod identity;
 pub mod ledger;
 mod link;
 pub mod plan;
@@ -24,4 +25,4 @@ pub mod proxy;
 pub mod route;
 pub mod runtime;
 
-pub use app::{Agent, Config, Handle, OpenError};
+pub use app::{Agent, Config, Handle, OpenError, Server};

@@ -1,6 +1,7 @@
 //! The connection to the orchestrator: the agent dials, the connection is upgraded, and then the roles turn round.
 //! The orchestrator asks, the agent's router answers. It is dialled again whenever it is lost, for ever.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tug_api::error::{ErrorBody, chain};
 use tug_api::node::{LINK_PATH, LINK_PROTOCOL};
+use tug_api::transport::{TlsServer, TransportError};
 use tug_model::NodeId;
 
 use crate::plan::spread;
@@ -23,10 +27,26 @@ use crate::plan::spread;
 /// Keeps the orchestrator connected.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) server: PathBuf,
+    pub(crate) place: Place,
     pub(crate) node: NodeId,
     pub(crate) router: Router,
+    /// Is told by which address of this machine the orchestrator is reached; `None`: it is on this machine.
+    pub(crate) local: watch::Sender<Option<IpAddr>>,
     pub(crate) seed: u64,
+}
+
+/// Where the orchestrator is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On this machine, behind a socket.
+    Socket(PathBuf),
+    /// Elsewhere.
+    Servers {
+        /// Who is expected there, and what is shown.
+        server: TlsServer,
+        /// At these addresses now.
+        addresses: watch::Receiver<Vec<String>>,
+    },
 }
 
 /// Why there is no link.
@@ -38,6 +58,8 @@ enum LinkError {
         #[source]
         source: std::io::Error,
     },
+    #[error("connect to the orchestrator")]
+    Dial(#[source] TransportError),
     #[error("no answer from the orchestrator within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("ask the orchestrator for a link")]
@@ -48,7 +70,8 @@ enum LinkError {
     Serve(#[source] hyper::Error),
 }
 
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server that was reached may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// An orchestrator that comes back after a long time shall know everything within three seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -63,7 +86,7 @@ impl Link {
         let mut failures: u32 = 0;
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let ended = self.session(&stop).await;
+            let ended = self.session(failures, &stop).await;
             if began.elapsed() >= GOOD {
                 failures = 0;
             }
@@ -80,13 +103,14 @@ impl Link {
     }
 
     /// One connection, from the dialling to its end.
-    async fn session(&self, stop: &CancellationToken) -> Result<(), LinkError> {
-        let io = tokio::select! {
+    async fn session(&self, failures: u32, stop: &CancellationToken) -> Result<(), LinkError> {
+        let (io, local) = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            upgraded = self.dial() => upgraded?,
+            dialled = Box::pin(self.dial(failures)) => dialled?,
         };
-        tracing::info!(server = %self.server.display(), "linked to the orchestrator");
+        self.local.send_replace(local);
+        tracing::info!(server = %self.place, "linked to the orchestrator");
         let served = tug_api::serve::connection(TokioIo::new(io), self.router.clone(), stop.clone());
         served.await.map_err(LinkError::Serve)
     }
@@ -97,15 +121,35 @@ impl Link {
         longest.mul_f64(spread(failures, self.node.as_str(), self.seed))
     }
 
-    async fn dial(&self) -> Result<Upgraded, LinkError> {
-        let dialled = tokio::time::timeout(DIAL_TIMEOUT, self.upgrade()).await;
-        dialled.unwrap_or(Err(LinkError::Timeout(DIAL_TIMEOUT)))
+    async fn dial(&self, failures: u32) -> Result<(Upgraded, Option<IpAddr>), LinkError> {
+        match &self.place {
+            Place::Socket(path) => {
+                let connected = UnixStream::connect(path).await;
+                let stream = connected.map_err(|source| LinkError::Connect { path: path.clone(), source })?;
+                Ok((self.turn_round(stream).await?, None))
+            }
+            Place::Servers { server, addresses } => {
+                let addresses = rotated(&addresses.borrow(), failures);
+                let server = TlsServer { addresses, ..server.clone() };
+                let stream = server.dial(&[b"http/1.1"]).await.map_err(LinkError::Dial)?;
+                let local = stream.get_ref().0.local_addr().ok().map(|address| address.ip());
+                Ok((self.turn_round(stream).await?, local))
+            }
+        }
     }
 
-    async fn upgrade(&self) -> Result<Upgraded, LinkError> {
-        let stream = UnixStream::connect(&self.server)
-            .await
-            .map_err(|source| LinkError::Connect { path: self.server.clone(), source })?;
+    async fn turn_round<I>(&self, stream: I) -> Result<Upgraded, LinkError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let upgraded = tokio::time::timeout(ANSWER_TIMEOUT, self.upgrade(stream)).await;
+        upgraded.unwrap_or(Err(LinkError::Timeout(ANSWER_TIMEOUT)))
+    }
+
+    async fn upgrade<I>(&self, stream: I) -> Result<Upgraded, LinkError>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(LinkError::Ask)?;
         let request = Request::get(format!("{LINK_PATH}?node={}", self.node))
@@ -137,6 +181,26 @@ impl Link {
     }
 }
 
+// === impl Place ===
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Servers { addresses, .. } => f.write_str(&addresses.borrow().join(", ")),
+        }
+    }
+}
+
+/// The addresses, beginning with another one after each failure: one that leads nowhere takes its time.
+fn rotated(addresses: &[String], failures: u32) -> Vec<String> {
+    let mut addresses = addresses.to_vec();
+    if let Some(first) = usize::try_from(failures).ok().and_then(|it| it.checked_rem(addresses.len())) {
+        addresses.rotate_left(first);
+    }
+    addresses
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,9 +208,18 @@ mod tests {
     #[test]
     fn waits_grow_and_stay_short_enough_to_be_back_soon() {
         let node = NodeId::parse("n1").unwrap();
-        let link = Link { server: PathBuf::new(), node, router: Router::new(), seed: 1 };
+        let place = Place::Socket(PathBuf::new());
+        let link = Link { place, node, router: Router::new(), local: watch::Sender::new(None), seed: 1 };
         let waits: Vec<Duration> = (0..40).map(|failures| link.wait(failures)).collect();
         assert!(waits[0] < Duration::from_millis(200) && waits[39] > Duration::from_secs(1), "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(2)), "{waits:?}");
+    }
+
+    #[test]
+    fn every_address_comes_first_in_turn() {
+        let addresses = ["a", "b", "c"].map(str::to_owned);
+        let first = |failures| rotated(&addresses, failures).remove(0);
+        assert_eq!((0..4).map(first).collect::<Vec<_>>(), ["a", "b", "c", "a"]);
+        assert!(rotated(&[], 3).is_empty());
     }
 }

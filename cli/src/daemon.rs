@@ -9,7 +9,7 @@ mod node;
 mod orchestrator;
 
 use tokio_util::sync::CancellationToken;
-use tug_agent::holder;
+use tug_agent::{Server, holder};
 use tug_api::Clock;
 
 use self::node::NodePlan;
@@ -35,7 +35,8 @@ pub(crate) async fn server(
         return plane.serve(stop).await;
     }
     let options = &arguments.node;
-    let plan = NodePlan::new(arguments.state.folder.clone(), options, Some(connection.socket.clone()))?;
+    let plan =
+        NodePlan::new(arguments.state.folder.clone(), options, Server::Socket(connection.socket.clone()))?;
     let node = plan.open(clock).await?;
     let agent_stop = stop.child_token();
     let serving = async {
@@ -56,7 +57,7 @@ pub(crate) async fn agent(
 ) -> Result<(), Failure> {
     log::init(&arguments.log, USUAL, None)?;
     let server = arguments.server.clone().unwrap_or_else(|| connection.socket.clone());
-    let plan = NodePlan::new(arguments.state.folder.clone(), &arguments.node, Some(server))?;
+    let plan = NodePlan::new(arguments.state.folder.clone(), &arguments.node, Server::Socket(server))?;
     let node = plan.open(Clock::system()).await?;
     Box::pin(node.agent.run(stop_when_asked(interrupt))).await;
     Ok(())

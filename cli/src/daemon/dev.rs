@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tug_agent::Server;
 use tug_agent::proxy::StopKind;
 use tug_agent::runtime::{Identity, Runtime};
 use tug_api::client::Client;
@@ -145,7 +146,7 @@ impl House {
             id: Some(node_id(project)?),
             labels: BTreeMap::new(),
             docker,
-            server: Some(socket.clone()),
+            server: Server::Socket(socket.clone()),
             at_stop: StopKind::Release,
         };
         let Node { agent, runtime } = node.open(context.clock).await?;

@@ -10,7 +10,7 @@ use tug_agent::holder::HolderConfig;
 use tug_agent::proxy::{self, StopKind};
 use tug_agent::runtime::Runtime;
 use tug_agent::runtime::docker::Docker;
-use tug_agent::{Agent, Config};
+use tug_agent::{Agent, Config, Server};
 use tug_api::Clock;
 use tug_model::NodeId;
 
@@ -28,8 +28,8 @@ pub(super) struct NodePlan {
     pub(super) labels: BTreeMap<String, String>,
     /// The Engine's socket.
     pub(super) docker: PathBuf,
-    /// The orchestrator's socket; `None` when it is in this process.
-    pub(super) server: Option<PathBuf>,
+    /// Where the orchestrator is.
+    pub(super) server: Server,
     /// What becomes of the listening sockets at the end.
     pub(super) at_stop: StopKind,
 }
@@ -45,11 +45,7 @@ pub(super) struct Node {
 
 impl NodePlan {
     /// The node that the options describe.
-    pub(super) fn new(
-        state_dir: PathBuf,
-        options: &NodeOptions,
-        server: Option<PathBuf>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn new(state_dir: PathBuf, options: &NodeOptions, server: Server) -> Result<Self, Failure> {
         let id = options.id.as_deref().map(NodeId::parse).transpose();
         Ok(Self {
             state_dir,
@@ -82,7 +78,7 @@ impl NodePlan {
             runtime: Arc::clone(&runtime),
             prober: Arc::new(Network),
             clock,
-            server: self.server,
+            server: Some(self.server),
             balancer: Some(balancer),
             concurrency: Config::CONCURRENCY,
             seed: seed()?,
