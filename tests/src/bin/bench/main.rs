@@ -8,6 +8,7 @@
     reason = "a program that talks to the person who runs it"
 )]
 
+mod cluster;
 mod plan;
 mod scale;
 mod store;
@@ -22,7 +23,8 @@ Usage: cargo xtask bench NAME [--runs N] [--json]
 
   scale   one service 1 -> 50 -> 1 on the real Engine: tug, the raw engine, Docker Swarm where the Engine can be one
   plan    10,000 tasks planned in one pass: time and memory
-  store   acknowledged commits a second with 1, 16 and 64 writers";
+  store   acknowledged commits a second with 1, 16 and 64 writers
+  cluster three hosts: 1 -> 30 replicas, a container, a cable and an engine lost; tug, Docker Swarm (as root)";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +41,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match name {
             "scale" => scale::measure(&mut table, runs).await,
+            "cluster" => cluster::measure(&mut table, runs).await,
             "plan" => plan::measure(&mut table, runs),
             "store" => store::measure(&mut table, runs).await,
             other => bail!("there is no benchmark `{other}`\n\n{USAGE}"),
