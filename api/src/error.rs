@@ -4,10 +4,12 @@
 //! The message says what is wrong, with the value; the hint says what to do. Codes are part of the contract.
 //! Where several things are wrong with one request, `error.also` has the others.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
 /// An error as the caller sees it. It never holds a secret or an internal detail.
@@ -24,6 +26,9 @@ pub struct ApiError {
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// After so many seconds it may be tried again; the header `retry-after` says it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
     /// What else is wrong with the same request, in its order; these have no `also` of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(no_recursion)]
@@ -91,7 +96,7 @@ pub enum Code {
 impl ApiError {
     /// An error without field or hint.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, field: None, message: message.into(), hint: None, also: Vec::new() }
+        Self { code, field: None, message: message.into(), hint: None, retry_after: None, also: Vec::new() }
     }
 
     /// The same, naming the part of the request that is wrong.
@@ -105,6 +110,13 @@ impl ApiError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, saying when it may be tried again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         self
     }
 
@@ -154,6 +166,9 @@ impl IntoResponse for ErrorBody {
         let mut response = Response::new(Body::from(json));
         *response.status_mut() = self.error.code.status();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.error.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }
@@ -185,6 +200,14 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_to_try_again_is_in_the_body_and_in_the_header() {
+        let error = ApiError::new(Code::TooMany, "slower").retry_after(Duration::from_millis(5_100));
+        assert_eq!(error.retry_after, Some(6), "never too early");
+        let response = ErrorBody { error, request_id: String::new() }.into_response();
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, "6"));
+    }
 
     #[test]
     fn several_errors_are_one_with_the_others_beside_it() {
