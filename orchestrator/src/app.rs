@@ -8,11 +8,13 @@
 //! Nothing in [`Orchestrator`] needs a socket: a simulation asks the router and registers agents directly. [`serve`]
 //! puts it on a Unix socket.
 
+mod entrance;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,13 +24,20 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tug_api::Clock;
 use tug_api::folder::{self, FolderError};
+use tug_model::Millis;
 
+use self::entrance::Entrance;
+pub use self::entrance::EntranceError;
+use crate::authority::{Authority, AuthorityError};
 use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::nodes::{Nodes, Publisher};
 use crate::plan::{Timing, View};
 use crate::rest;
 use crate::store::{self, MemoryDisk, OpenError, Store, Writer};
+
+/// How long certificates are valid unless told otherwise: thirty days.
+pub const CERTIFICATE_LIFE: Millis = Millis::from_secs(30 * 24 * 60 * 60);
 
 /// How an orchestrator is run.
 #[derive(Debug, Clone)]
@@ -40,12 +49,25 @@ pub struct Config {
     pub private: Option<PathBuf>,
     /// Where [`serve`] listens.
     pub socket: Option<PathBuf>,
+    /// Where [`serve`] listens for other machines, by TLS; `None`: nobody else can be part of the cluster.
+    pub listen: Option<Listen>,
     /// The time of day.
     pub clock: Clock,
     /// How long a node or an Engine may be silent.
     pub timing: Timing,
     /// Where the state is kept, and how.
     pub store: store::Config,
+}
+
+/// How other machines reach the orchestrator.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The address to listen on; port 0 is any that is free.
+    pub address: SocketAddr,
+    /// What nodes and users are told to dial, as `host:port`; empty: this machine's name with the port.
+    pub servers: Vec<String>,
+    /// How long the certificates are valid that it signs.
+    pub certificate_life: Millis,
 }
 
 /// The orchestrator: it must run for anything to happen.
@@ -68,6 +90,7 @@ pub struct Handle {
     pub store: Store,
     /// What the control loop last saw and decided.
     pub view: watch::Receiver<Arc<View>>,
+    authority: Option<Arc<Authority>>,
     closing: CancellationToken,
 }
 
@@ -117,6 +140,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The address for other machines could not be listened on.
+    #[error("listen on {address}")]
+    ListenTls {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no TLS.
+    #[error("let other machines in")]
+    Entrance(#[source] EntranceError),
+    /// The cluster's authority cannot be used.
+    #[error("open the cluster's certificate authority")]
+    Authority(#[source] AuthorityError),
     /// A part of it ended by a mistake of ours.
     #[error("the orchestrator broke down")]
     Crashed(#[source] JoinError),
@@ -131,26 +169,41 @@ impl Error {
     }
 }
 
-/// Opens an orchestrator, listens on the socket (0600), and serves until `stop`. Then open requests end, the state is
-/// on disk, and the socket is gone.
-pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Error> {
+/// Opens an orchestrator, listens on the socket (0600) and for other machines if so told, and serves until `stop`. Then
+/// open requests end, the state is on disk, and the socket is gone.
+pub async fn serve(mut config: Config, stop: CancellationToken) -> Result<(), Error> {
     let path = config.socket.clone().ok_or(Error::NoSocket)?;
+    let clock = config.clock;
+    let entrance = match &mut config.listen {
+        None => None,
+        Some(listen) => {
+            let address = listen.address;
+            let opened = Entrance::open(listen).await;
+            let entrance = opened.map_err(|source| Error::ListenTls { address, source })?;
+            listen.servers = entrance.servers(listen);
+            Some(entrance)
+        }
+    };
     let (orchestrator, handle) = Orchestrator::open(config).await?;
     let socket = socket::listen(&path)?;
-    tracing::info!(socket = %path.display(), revision = %handle.store.snapshot().revision, "serving");
+    let address = entrance.as_ref().map(|entrance| entrance.address.to_string());
+    let revision = handle.store.snapshot().revision;
+    tracing::info!(socket = %path.display(), listen = address, %revision, "serving");
 
     let ended = CancellationToken::new();
     let mut running = JoinSet::new();
     running.spawn(orchestrator.run(ended.clone()));
-    let served = async {
-        // Streams would never end by themselves, and the socket waits for open requests.
-        let closing = async {
-            stop.cancelled().await;
-            handle.closing.cancel();
-        };
-        let serving = tug_api::serve::unix(socket.listener, handle.router.clone(), stop.clone());
-        tokio::join!(serving, closing).0
+    let local = tug_api::serve::unix(socket.listener, handle.router.clone(), stop.clone());
+    let local = async { local.await.map_err(|source| Error::Listen { path, source }) };
+    let others = handle.let_in(entrance, clock, &stop);
+    // Streams would never end by themselves, and the listeners wait for open requests.
+    let closing = async {
+        stop.cancelled().await;
+        handle.closing.cancel();
+        Ok(())
     };
+    // The end of one by an error is the end of all.
+    let served = async { tokio::try_join!(local, others, closing).map(|_| ()) };
     let served = tokio::select! {
         biased;
         broken = running.join_next() => return finished(broken),
@@ -159,7 +212,22 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Error>
     ended.cancel();
     finished(running.join_next().await)?;
     drop(socket.file);
-    served.map_err(|source| Error::Listen { path, source })
+    served
+}
+
+impl Handle {
+    /// Serves other machines through the entrance, if there is one.
+    async fn let_in(
+        &self,
+        entrance: Option<Entrance>,
+        clock: Clock,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let Some((entrance, authority)) = entrance.zip(self.authority.clone()) else { return Ok(()) };
+        let address = entrance.address;
+        let served = entrance.serve(self.router.clone(), authority, clock, stop.clone()).await;
+        served.map_err(Error::Entrance)?.map_err(|source| Error::ListenTls { address, source })
+    }
 }
 
 fn finished(ended: Option<Result<Result<(), Error>, JoinError>>) -> Result<(), Error> {
@@ -190,6 +258,7 @@ impl Config {
             private: Some(state_dir.clone()),
             state_dir: Some(state_dir),
             socket: Some(socket.into()),
+            listen: None,
             clock: Clock::system(),
             timing: Timing::default(),
             store,
@@ -199,7 +268,15 @@ impl Config {
     /// A simulation's: its state on a disk in memory, its API wherever the router is asked.
     pub fn simulated(disk: &MemoryDisk, cluster: impl Into<String>, clock: Clock) -> Self {
         let store = store::Config::memory(disk, cluster);
-        Self { state_dir: None, private: None, socket: None, clock, timing: Timing::default(), store }
+        Self {
+            state_dir: None,
+            private: None,
+            socket: None,
+            listen: None,
+            clock,
+            timing: Timing::default(),
+            store,
+        }
     }
 }
 
@@ -213,6 +290,12 @@ impl Orchestrator {
             folder::prepare(path)?;
         }
         let (store, writer) = store::open(config.store).await.map_err(Error::Store)?;
+        let cluster = store.snapshot().cluster.clone();
+        let life = config.listen.as_ref().map_or(CERTIFICATE_LIFE, |listen| listen.certificate_life);
+        let authority = config.state_dir.as_deref().map(|path| {
+            Authority::open(&path.join("authority"), &cluster, life, config.clock.now()).map(Arc::new)
+        });
+        let authority = authority.transpose().map_err(Error::Authority)?;
         let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
         let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock, config.timing);
         let closing = CancellationToken::new();
@@ -223,10 +306,13 @@ impl Orchestrator {
             planner: decided.levels(),
             clock: config.clock,
             metrics: Metrics::new(),
+            authority: authority.clone(),
+            servers: config.listen.map(|listen| listen.servers).unwrap_or_default(),
             closing: closing.clone(),
             private,
         });
-        let handle = Handle { router, nodes, store, view: decided.view(), closing: closing.clone() };
+        let view = decided.view();
+        let handle = Handle { router, nodes, store, view, authority, closing: closing.clone() };
         Ok((Self { writer, control, publisher, closing: closing.drop_guard() }, handle))
     }
 

@@ -5,12 +5,17 @@
 
 mod accept;
 #[cfg(test)]
+mod access;
+mod authorise;
+#[cfg(test)]
 mod bench;
 mod document;
 mod edge;
 mod exec;
 mod extract;
 mod fleet;
+mod gate;
+mod join;
 mod json;
 mod link;
 mod logs;
@@ -20,6 +25,7 @@ mod mutate;
 mod own;
 mod projects;
 mod stand;
+mod tokens;
 mod validate;
 mod watch;
 
@@ -29,12 +35,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
+use http::Method;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as cell};
 use tokio_util::sync::CancellationToken;
 use tug_api::{ApiError, Clock, Code};
 use tug_model::report::Phase;
+use tug_model::token::AccessRole;
 
+use self::authorise::{Guard, Need};
 use self::stand::Stand;
+use crate::authority::Authority;
 use crate::metrics::{Levels, Metrics, OpenStream, PlannerLevels};
 use crate::nodes::Nodes;
 use crate::plan::View;
@@ -60,6 +70,10 @@ pub struct Config {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
+    /// Signs certificates; `None`: nobody joins.
+    pub(crate) authority: Option<Arc<Authority>>,
+    /// Where other machines reach this control plane, as `host:port`.
+    pub servers: Vec<String>,
     /// When it is cancelled, streams end.
     pub closing: CancellationToken,
     /// The names of the folder of our own state, of which no container may be shown anything.
@@ -76,6 +90,9 @@ struct Context {
     clock: Clock,
     metrics: Metrics,
     closing: CancellationToken,
+    authority: Option<Arc<Authority>>,
+    servers: Vec<String>,
+    gate: gate::Gate,
     private: Vec<PathBuf>,
     streams: Arc<Semaphore>,
     outputs: Arc<Semaphore>,
@@ -101,42 +118,55 @@ pub fn router(config: Config) -> Router {
         clock: config.clock,
         metrics: config.metrics,
         closing: config.closing,
+        authority: config.authority,
+        servers: config.servers,
+        gate: gate::Gate::default(),
         private: config.private,
         streams: Arc::new(Semaphore::new(MOST_STREAMS)),
         outputs: Arc::new(Semaphore::new(logs::MOST_OUTPUTS)),
     });
     let mut router = Router::new();
-    for (path, methods) in routes() {
-        router = router.route(path, methods);
+    for (_, path, need, methods) in routes() {
+        let guard = Guard { need, context: Arc::clone(&context) };
+        router = router.route(path, methods.route_layer(from_fn_with_state(guard, authorise::check)));
     }
     router.fallback(edge::not_found).layer(from_fn_with_state(edge, edge::run)).with_state(context)
 }
 
-/// Every path, with what answers there.
-fn routes() -> Vec<(&'static str, MethodRouter<Shared>)> {
+/// Every path, what it needs, and what answers there.
+fn routes() -> Vec<(Method, &'static str, Need, MethodRouter<Shared>)> {
+    const LOOK: Need = Need::Role(AccessRole::Viewer);
+    const DEPLOY: Need = Need::Role(AccessRole::Deployer);
+    const ADMIN: Need = Need::Role(AccessRole::Admin);
     vec![
-        ("/healthz", get(own::healthz)),
-        ("/readyz", get(own::readyz)),
-        ("/metrics", get(own::metrics)),
-        ("/v1/openapi.json", get(own::openapi)),
-        ("/v1/info", get(look::info)),
-        ("/v1/projects", get(projects::list)),
-        (
-            "/v1/projects/{project}",
-            get(projects::read).merge(put(projects::apply)).merge(delete(projects::remove)),
-        ),
-        ("/v1/projects/{project}/status", get(projects::status)),
-        ("/v1/projects/{project}/plan", post(projects::plan)),
-        ("/v1/projects/{project}/scale", post(projects::scale)),
-        ("/v1/projects/{project}/restart", post(projects::restart)),
-        ("/v1/projects/{project}/services/{service}/why", get(look::why)),
-        ("/v1/projects/{project}/services/{service}/exec", post(exec::exec)),
-        ("/v1/events", get(look::events)),
-        ("/v1/watch", get(watch::watch)),
-        ("/v1/logs", get(logs::logs)),
-        ("/v1/nodes", get(fleet::nodes)),
-        ("/v1/top", get(fleet::top)),
-        (tug_api::node::LINK_PATH, get(link::link)),
+        (Method::GET, "/healthz", Need::Nothing, get(own::healthz)),
+        (Method::GET, "/readyz", Need::Known, get(own::readyz)),
+        (Method::GET, "/metrics", LOOK, get(own::metrics)),
+        (Method::GET, "/v1/openapi.json", Need::Known, get(own::openapi)),
+        (Method::GET, "/v1/whoami", Need::Known, get(tokens::whoami)),
+        (Method::GET, "/v1/info", Need::Known, get(look::info)),
+        (Method::GET, "/v1/projects", LOOK, get(projects::list)),
+        (Method::GET, "/v1/projects/{project}", LOOK, get(projects::read)),
+        (Method::PUT, "/v1/projects/{project}", DEPLOY, put(projects::apply)),
+        (Method::DELETE, "/v1/projects/{project}", DEPLOY, delete(projects::remove)),
+        (Method::GET, "/v1/projects/{project}/status", LOOK, get(projects::status)),
+        (Method::POST, "/v1/projects/{project}/plan", LOOK, post(projects::plan)),
+        (Method::POST, "/v1/projects/{project}/scale", DEPLOY, post(projects::scale)),
+        (Method::POST, "/v1/projects/{project}/restart", DEPLOY, post(projects::restart)),
+        (Method::GET, "/v1/projects/{project}/services/{service}/why", LOOK, get(look::why)),
+        (Method::POST, "/v1/projects/{project}/services/{service}/exec", DEPLOY, post(exec::exec)),
+        (Method::GET, "/v1/events", LOOK, get(look::events)),
+        (Method::GET, "/v1/watch", LOOK, get(watch::watch)),
+        (Method::GET, "/v1/logs", LOOK, get(logs::logs)),
+        (Method::GET, "/v1/nodes", LOOK, get(fleet::nodes)),
+        (Method::POST, "/v1/nodes/{node}/certificate", ADMIN, post(join::certificate)),
+        (Method::GET, "/v1/top", LOOK, get(fleet::top)),
+        (Method::GET, "/v1/tokens", ADMIN, get(tokens::list)),
+        (Method::POST, "/v1/tokens", ADMIN, post(tokens::create)),
+        (Method::DELETE, "/v1/tokens/{token}", ADMIN, delete(tokens::remove)),
+        (Method::POST, "/v1/join", Need::Nothing, post(join::join)),
+        (Method::POST, "/v1/renew", Need::Nothing, post(join::renew)),
+        (Method::GET, tug_api::node::LINK_PATH, Need::Node, get(link::link)),
     ]
 }
 
@@ -150,6 +180,17 @@ impl Context {
             ApiError::new(Code::TooMany, message).hint("end one of them, then try again")
         })?;
         Ok(Place { _permit: permit, _counted: self.metrics.open(kind) })
+    }
+
+    /// What signs certificates.
+    fn authority(&self) -> Result<Arc<Authority>, ApiError> {
+        self.authority.clone().ok_or_else(|| {
+            ApiError::new(
+                Code::Unavailable,
+                "this control plane has no certificate authority: nobody can join",
+            )
+            .hint("run it with a state folder: tug server")
+        })
     }
 
     /// What the metrics read from the state.

@@ -18,7 +18,10 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Commits what the agent says about itself, whenever that is new. Does not end by itself.
+    ///
+    /// A node that is removed meanwhile is not registered again by what is left of its session.
     pub(super) async fn keep(&self, mut said: watch::Receiver<Option<NodeInfo>>) {
+        let mut is_known = self.shared.store.snapshot().nodes.contains_key(&self.node);
         loop {
             if said.changed().await.is_err() {
                 return std::future::pending().await;
@@ -26,9 +29,15 @@ impl Session {
             loop {
                 let Some(info) = said.borrow_and_update().clone() else { break };
                 let (node, now) = (self.node.clone(), self.shared.clock.now());
-                let build = move |_: Revision, state: &State| changes(state, &node, info, now);
+                let build = move |_: Revision, state: &State| {
+                    let is_removed = is_known && !state.nodes.contains_key(&node);
+                    if is_removed { Vec::new() } else { changes(state, &node, info, now) }
+                };
                 match self.shared.store.commit(Expect::Any, now, build).await {
-                    Ok(_) => break,
+                    Ok(_) => {
+                        is_known = true;
+                        break;
+                    }
                     Err(error) => {
                         tracing::warn!(node = %self.node, error = chain(&error), "keep what a node says");
                         tokio::time::sleep(RETRY).await;
@@ -52,6 +61,10 @@ impl Session {
 fn changes(state: &State, id: &NodeId, info: NodeInfo, now: Timestamp) -> Vec<Change> {
     let (node, message) = match state.nodes.get(id) {
         Some(known) if known.info == info => return Vec::new(),
+        // It has its key from joining, and says for the first time what it is.
+        Some(known) if known.info.agent_version.is_empty() => {
+            (Node { info: info.clone(), ..Node::clone(known) }, format!("joined: {}", summary(&info)))
+        }
         Some(known) => {
             let message = format!("the machine changed: {}", difference(&known.info, &info));
             (Node { info, ..Node::clone(known) }, message)

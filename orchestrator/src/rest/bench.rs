@@ -13,9 +13,10 @@ use tower::ServiceExt;
 use tug_api::Clock;
 use tug_api::error::ErrorBody;
 use tug_model::task::{Desired, Task, Template};
-use tug_model::{NodeId, Revision, Slot, TaskId, Timestamp};
+use tug_model::{Millis, NodeId, Revision, Slot, TaskId, Timestamp};
 
 use super::{Config, router};
+use crate::authority::Authority;
 use crate::metrics::{Metrics, PlannerLevels};
 use crate::nodes::Nodes;
 use crate::plan::View;
@@ -78,6 +79,8 @@ impl Bench {
             planner: levels,
             clock,
             metrics: Metrics::new(),
+            authority: Some(Arc::new(Authority::for_test("c", Millis::from_secs(3600), clock.now()))),
+            servers: vec!["tug.example:7443".to_owned()],
             closing: closing.clone(),
             private: vec!["/var/lib/tug".into(), "/srv/tug".into()],
         });

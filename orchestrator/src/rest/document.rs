@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{exec, fleet, link, logs, look, own, projects, watch};
+use super::{exec, fleet, join, link, logs, look, own, projects, tokens, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,12 +33,20 @@ use super::{exec, fleet, link, logs, look, own, projects, watch};
         logs::logs,
         fleet::nodes,
         fleet::top,
+        tokens::whoami,
+        tokens::list,
+        tokens::create,
+        tokens::remove,
+        join::join,
+        join::renew,
+        join::certificate,
         link::link,
     ),
     tags(
         (name = "projects", description = "What is wanted, and how it stands"),
         (name = "look", description = "What happened, and why"),
         (name = "inside", description = "What containers write, and commands in them"),
+        (name = "access", description = "Who may do what, and how machines join"),
         (name = "nodes", description = "The machines"),
         (name = "own", description = "The orchestrator about itself"),
     )
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn every_path_that_is_routed_is_in_the_document() {
         let routed: BTreeSet<String> =
-            super::super::routes().into_iter().map(|(path, _)| path.to_owned()).collect();
+            super::super::routes().into_iter().map(|(_, path, ..)| path.to_owned()).collect();
         let documented: BTreeSet<String> = document().paths.paths.into_keys().collect();
         assert_eq!(routed, documented);
     }

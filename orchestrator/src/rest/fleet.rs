@@ -14,6 +14,7 @@ use tug_api::user::{NodeStatus, TaskUsage};
 use tug_model::NodeId;
 
 use super::Shared;
+use super::authorise::Who;
 use crate::plan::World;
 
 /// An agent that takes longer is left out.
@@ -48,7 +49,7 @@ pub(super) async fn nodes(State(context): State<Shared>) -> Json<Vec<NodeStatus>
 /// What every task uses now. Nodes that do not answer in time are left out.
 #[utoipa::path(get, path = "/v1/top", tag = "nodes",
     responses((status = 200, description = "What the tasks use, sorted by task", body = Vec<TaskUsage>)))]
-pub(super) async fn top(State(context): State<Shared>) -> Json<Vec<TaskUsage>> {
+pub(super) async fn top(State(context): State<Shared>, who: Who) -> Json<Vec<TaskUsage>> {
     let view = context.stand.view();
     let asked = view.world.nodes.keys().filter_map(|id| Some((id, context.nodes.client(id)?)));
     let answers = asked.map(async |(id, client)| (id, timeout(USAGE_TIMEOUT, client.usage()).await));
@@ -60,6 +61,7 @@ pub(super) async fn top(State(context): State<Shared>) -> Json<Vec<TaskUsage>> {
             Err(_) => tracing::warn!(%node, "an agent did not say in time what its tasks use"),
         }
     }
+    lines.retain(|line| who.sees(&line.project));
     lines.sort_by(|a: &TaskUsage, b| a.task.cmp(&b.task));
     Json(lines)
 }

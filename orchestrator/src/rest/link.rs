@@ -1,19 +1,25 @@
 //! Where an agent dials in: its connection is upgraded, and then the roles turn round.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderMap, UPGRADE};
 use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
 use tug_api::error::chain;
 use tug_api::node::{LINK_PROTOCOL, LinkQuery};
 use tug_api::transport::Channel;
 use tug_api::{ApiError, Code};
 use tug_model::NodeId;
+use tug_model::node::KeyId;
 
 use super::Shared;
+use super::authorise::Who;
 use super::extract::Asked;
 use crate::nodes::Nodes;
+use crate::store::State as Stored;
 
 /// Upgrades an agent's connection.
 #[utoipa::path(get, path = "/v1/link", tag = "nodes",
@@ -23,9 +29,16 @@ use crate::nodes::Nodes;
         (status = 400, description = "The request does not ask for the upgrade", body = tug_api::error::ErrorBody)))]
 pub(super) async fn link(
     State(context): State<Shared>,
+    who: Who,
     Asked(LinkQuery { node }): Asked<LinkQuery>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
+    let proven = match who {
+        // Who it is says the certificate, never the request.
+        Who::Node { node, key } => Some((node, key)),
+        Who::Local | Who::Token { .. } | Who::Nobody => None,
+    };
+    let node = proven.as_ref().map_or(node, |(node, _)| node.clone());
     let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
     let Some(upgrade) = upgrade.filter(|_| asks(request.headers())) else {
         let message =
@@ -33,15 +46,27 @@ pub(super) async fn link(
         return Err(ApiError::new(Code::BadRequest, message));
     };
     let (nodes, closing) = (context.nodes.clone(), context.closing.clone());
+    let states = context.store.watch();
     tokio::spawn(async move {
         tokio::select! {
             biased;
             () = closing.cancelled() => {}
-            () = turn_round(upgrade, node, nodes) => {}
+            () = shut_out(states, proven) => tracing::info!(%node, "the node was removed: its link is cut"),
+            () = turn_round(upgrade, node.clone(), nodes) => {}
         }
     });
     let answer = [(CONNECTION, "upgrade"), (UPGRADE, LINK_PROTOCOL)];
     Ok((StatusCode::SWITCHING_PROTOCOLS, answer).into_response())
+}
+
+/// Ends when the node has been removed or has another key. One that has proven nothing may stay.
+async fn shut_out(mut states: watch::Receiver<Arc<Stored>>, proven: Option<(NodeId, KeyId)>) {
+    let Some((node, key)) = proven else { return std::future::pending().await };
+    let is_gone =
+        |state: &Arc<Stored>| state.nodes.get(&node).is_none_or(|known| known.key.as_ref() != Some(&key));
+    if states.wait_for(is_gone).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn asks(headers: &HeaderMap) -> bool {

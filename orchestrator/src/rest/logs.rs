@@ -20,6 +20,7 @@ use tug_api::{ApiError, Code};
 use tug_model::task::{Desired, Task};
 use tug_model::{ProjectName, ServiceName, TaskId, Timestamp};
 
+use super::authorise::Who;
 use super::extract::Asked;
 use super::look::no_service;
 use super::merge::Merge;
@@ -50,11 +51,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
         (status = 503, description = "No node that has such a task is connected", body = tug_api::error::ErrorBody)))]
 pub(super) async fn logs(
     State(context): State<Shared>,
+    who: Who,
     Asked(query): Asked<LogQuery>,
 ) -> Result<Response, ApiError> {
     let mut states = context.store.watch();
     let state = Arc::clone(&states.borrow_and_update());
-    let wanted = Wanted::parse(&query.names, &state)?;
+    let wanted = Wanted::parse(&query.names, &state, who)?;
     let tasks: Vec<&Arc<Task>> = state.tasks.values().filter(|task| wanted.includes(task)).collect();
     if tasks.len() > MOST_TASKS {
         let message = format!("{} tasks match, at most {MOST_TASKS} can be read at once", tasks.len());
@@ -85,8 +87,11 @@ pub(super) async fn logs(
     })))
 }
 
-/// Which tasks are asked for: any of these, or all.
-struct Wanted(Vec<(ProjectName, Option<ServiceName>)>);
+/// Which tasks are asked for: any of these, or all; of what the caller sees.
+struct Wanted {
+    names: Vec<(ProjectName, Option<ServiceName>)>,
+    who: Who,
+}
 
 struct Reading {
     context: Shared,
@@ -115,9 +120,13 @@ struct Output {
 // === impl Wanted ===
 
 impl Wanted {
-    fn parse(names: &str, state: &store::State) -> Result<Self, ApiError> {
+    fn parse(names: &str, state: &store::State, who: Who) -> Result<Self, ApiError> {
         let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(|name| Self::parse_one(name, state)).collect::<Result<_, _>>().map(Self)
+        let names: Vec<_> = names.map(|name| Self::parse_one(name, state)).collect::<Result<_, _>>()?;
+        match names.iter().find(|(project, _)| !who.sees(project)) {
+            Some((foreign, _)) => Err(ApiError::not_found(format_args!("project `{foreign}`"))),
+            None => Ok(Self { names, who }),
+        }
     }
 
     fn parse_one(name: &str, state: &store::State) -> Result<(ProjectName, Option<ServiceName>), ApiError> {
@@ -145,10 +154,11 @@ impl Wanted {
     }
 
     fn includes(&self, task: &Task) -> bool {
-        self.0.is_empty()
-            || self.0.iter().any(|(project, service)| {
+        let is_named = self.names.is_empty()
+            || self.names.iter().any(|(project, service)| {
                 task.project == *project && service.as_ref().is_none_or(|service| task.service == *service)
-            })
+            });
+        is_named && self.who.sees(&task.project)
     }
 }
 

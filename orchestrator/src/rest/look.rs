@@ -8,6 +8,7 @@ use tug_api::{ApiError, Code};
 use tug_model::ServiceName;
 use tug_model::event::Event;
 
+use super::authorise::Who;
 use super::extract::{Asked, InService};
 use super::{Shared, accept};
 use crate::plan::why as reasons;
@@ -37,6 +38,7 @@ pub(super) async fn info(State(context): State<Shared>) -> Json<Info> {
         (status = 422, description = "The query is wrong", body = tug_api::error::ErrorBody)))]
 pub(super) async fn events(
     State(context): State<Shared>,
+    who: Who,
     Asked(which): Asked<EventQuery>,
 ) -> Result<Json<Vec<Event>>, ApiError> {
     let limit = which.limit.unwrap_or(USUAL_EVENTS);
@@ -49,11 +51,11 @@ pub(super) async fn events(
     if let Some(name) = &which.project {
         // A removed project has events still; one that never was has none, and that is worth a word.
         let has_any = || state.events.values().any(|event| event.project.as_ref() == Some(name));
-        if !state.projects.contains_key(name) && !has_any() {
+        if !who.sees(name) || (!state.projects.contains_key(name) && !has_any()) {
             return Err(accept::unknown_project(&state, name));
         }
     }
-    Ok(Json(newest(&state, limit, &which)))
+    Ok(Json(newest(&state, limit, &which, &who)))
 }
 
 /// Why a service is as it is.
@@ -65,6 +67,7 @@ pub(super) async fn events(
         (status = 404, description = "There is no such service", body = tug_api::error::ErrorBody)))]
 pub(super) async fn why(
     State(context): State<Shared>,
+    who: Who,
     InService { project, service }: InService,
 ) -> Result<Json<Why>, ApiError> {
     let state = context.store.snapshot();
@@ -74,7 +77,7 @@ pub(super) async fn why(
     let status = status.cloned().ok_or_else(|| no_service(&state, &project, &service))?;
     let explanations = reasons::service(&context.stand.view(), &project, &service);
     let which = EventQuery { project: Some(project), service: Some(service), limit: None };
-    Ok(Json(Why { status, explanations, events: newest(&state, WHY_EVENTS, &which) }))
+    Ok(Json(Why { status, explanations, events: newest(&state, WHY_EVENTS, &which, &who) }))
 }
 
 /// There is no such service, but these.
@@ -89,10 +92,11 @@ pub(super) fn no_service(
     }
 }
 
-fn newest(state: &store::State, limit: usize, which: &EventQuery) -> Vec<Event> {
+fn newest(state: &store::State, limit: usize, which: &EventQuery, who: &Who) -> Vec<Event> {
     let is_asked = |event: &Event| {
         (which.project.is_none() || which.project == event.project)
             && (which.service.is_none() || which.service == event.service)
+            && who.sees_event(event)
     };
     let found = state.events.values().rev().filter(|event| is_asked(event));
     let mut events: Vec<Event> = found.take(limit).map(|event| Event::clone(event)).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tug_api::error::chain;
 use tug_api::user::Accepted;
@@ -143,6 +144,28 @@ impl Mutation {
             (..) => format!("`{name}` changed meanwhile: it is at revision {found}, expected was {wanted}"),
         };
         Err(ApiError::new(Code::Conflict, message).hint("look at what changed, then ask again"))
+    }
+}
+
+/// Commits what `decide` makes of the state, and gives what else it says. For what is not a mutation of a project.
+pub(super) async fn commit<T, D>(context: &Context, decide: D) -> Result<T, ApiError>
+where
+    T: Send + Sync + 'static,
+    D: FnOnce(&State) -> Result<(Vec<Change>, T), ApiError> + Send + 'static,
+{
+    let (tell, told) = oneshot::channel();
+    let build = move |_: Revision, state: &State| {
+        let (changes, answer) = decide(state)?;
+        // Whoever asked waits below; without it nobody wants to know.
+        drop(tell.send(answer));
+        Ok::<_, ApiError>(changes)
+    };
+    let now = context.clock.now();
+    match timeout(COMMIT_TIMEOUT, context.store.try_commit(Expect::Any, now, build)).await {
+        Err(_) => Err(unknown("the disk did not answer in time")),
+        Ok(Err(error)) => Err(refused(&error)),
+        Ok(Ok(Err(error))) => Err(error),
+        Ok(Ok(Ok(_))) => told.await.map_err(|_| unknown("the store gave no answer")),
     }
 }
 

@@ -9,6 +9,7 @@ use tug_model::ProjectName;
 use tug_model::project::StoredProject;
 use tug_model::status::ProjectStatus;
 
+use super::authorise::Who;
 use super::extract::{Guarded, InProject, Json};
 use super::mutate::Mutation;
 use super::{Shared, accept, validate};
@@ -19,8 +20,9 @@ type Answer<T> = Result<axum::Json<T>, ApiError>;
 /// How all projects stand.
 #[utoipa::path(get, path = "/v1/projects", tag = "projects",
     responses((status = 200, description = "How all projects stand, sorted by name", body = Vec<ProjectStatus>)))]
-pub(super) async fn list(State(context): State<Shared>) -> axum::Json<Vec<Arc<ProjectStatus>>> {
-    axum::Json(context.stand.statuses().values().cloned().collect())
+pub(super) async fn list(State(context): State<Shared>, who: Who) -> axum::Json<Vec<Arc<ProjectStatus>>> {
+    let statuses = context.stand.statuses();
+    axum::Json(statuses.values().filter(|status| who.sees(&status.name)).cloned().collect())
 }
 
 /// What is wanted of one project.

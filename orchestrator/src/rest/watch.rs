@@ -19,6 +19,7 @@ use tug_model::event::Event;
 use tug_model::status::ProjectStatus;
 use tug_model::{ProjectName, Revision};
 
+use super::authorise::Who;
 use super::extract::Asked;
 use super::stand::{Changes, Statuses};
 use super::{Place, Shared};
@@ -40,8 +41,12 @@ const BOOKMARK: Duration = Duration::from_secs(10);
         (status = 429, description = "Too many streams are open", body = tug_api::error::ErrorBody)))]
 pub(super) async fn watch(
     State(context): State<Shared>,
+    who: Who,
     Asked(query): Asked<WatchQuery>,
 ) -> Result<Response, ApiError> {
+    if let Some(foreign) = query.project.as_ref().filter(|project| !who.sees(project)) {
+        return Err(ApiError::not_found(format_args!("project `{foreign}`")));
+    }
     let place = context.place("watch")?;
     let after = query.since.unwrap_or_else(|| context.store.snapshot().revision);
     let missed = context.store.changes_since(after).map_err(|error| refused(&error))?;
@@ -49,6 +54,7 @@ pub(super) async fn watch(
         changes: context.stand.changes(),
         after,
         project: query.project,
+        who,
         sent: BTreeMap::new(),
         queue: VecDeque::new(),
         looked: Instant::now(),
@@ -69,6 +75,7 @@ struct Watching {
     /// Every event up to this commit is sent or in the queue.
     after: Revision,
     project: Option<ProjectName>,
+    who: Who,
     sent: Statuses,
     queue: VecDeque<WatchItem>,
     looked: Instant,
@@ -161,11 +168,11 @@ impl Watching {
     }
 
     fn shows(&self, name: &ProjectName) -> bool {
-        self.project.as_ref().is_none_or(|asked| asked == name)
+        self.project.as_ref().is_none_or(|asked| asked == name) && self.who.sees(name)
     }
 
     fn is_asked(&self, event: &Event) -> bool {
-        self.project.is_none() || event.project == self.project
+        (self.project.is_none() || event.project == self.project) && self.who.sees_event(event)
     }
 }
 

@@ -1,0 +1,359 @@
+//! Who may do what, asked of every route as everybody; and how machines join.
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+use tug_api::tls::{Caller, Peer};
+use tug_api::{Code, join::TokenMade};
+use tug_model::NodeId;
+use tug_model::node::KeyId;
+
+use super::authorise::Need;
+use super::bench::{Answer, Bench, request, shop};
+use tug_model::token::AccessRole;
+
+/// Somebody who asks from outside.
+#[derive(Debug, Clone)]
+struct Somebody {
+    name: String,
+    peer: Peer,
+    token: Option<String>,
+    kind: Kind,
+}
+
+/// What somebody is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Nobody who is known.
+    Stranger,
+    /// Of the cluster once, but not any more.
+    Removed,
+    /// A node's agent.
+    Node,
+    /// The holder of a token.
+    User {
+        role: AccessRole,
+        /// Whether `shop` is one of its projects.
+        owns: bool,
+    },
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    LetIn,
+    Unknown,
+    MayNot,
+    NotThere,
+}
+
+impl Kind {
+    fn verdict(self, need: Need, in_project: bool) -> Verdict {
+        match (need, self) {
+            (Need::Nothing, _) | (Need::Known, Self::Node | Self::User { .. }) | (Need::Node, Self::Node) => {
+                Verdict::LetIn
+            }
+            (_, Self::Stranger) => Verdict::Unknown,
+            (_, Self::Removed) | (Need::Role(_), Self::Node) | (Need::Node, Self::User { .. }) => {
+                Verdict::MayNot
+            }
+            (Need::Role(_), Self::User { owns: false, .. }) if in_project => Verdict::NotThere,
+            (Need::Role(wanted), Self::User { role, .. }) if role < wanted => Verdict::MayNot,
+            (Need::Role(_), Self::User { .. }) => Verdict::LetIn,
+        }
+    }
+}
+
+impl Somebody {
+    fn user(name: &str, made: TokenMade, role: AccessRole, owns: bool) -> Self {
+        let kind = Kind::User { role, owns };
+        Self { name: name.to_owned(), peer: Peer::Nobody, token: Some(made.token), kind }
+    }
+
+    fn stranger() -> Self {
+        Self { name: "nobody".to_owned(), peer: Peer::Nobody, token: None, kind: Kind::Stranger }
+    }
+}
+
+impl Bench {
+    async fn ask_as(&self, somebody: &Somebody, mut request: Request<Body>) -> Answer {
+        let caller = Caller { peer: somebody.peer.clone(), address: Some(([192, 0, 2, 1], 1).into()) };
+        request.extensions_mut().insert(caller);
+        if let Some(token) = &somebody.token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        self.ask(request).await
+    }
+
+    async fn token(&self, grant: Value) -> TokenMade {
+        let made = self.json("POST", "/v1/tokens", &json!({ "grant": grant })).await;
+        serde_json::from_value(made.value()).unwrap()
+    }
+
+    async fn everybody(&self) -> Vec<Somebody> {
+        let mut all = Vec::new();
+        let roles = [
+            ("viewer", AccessRole::Viewer),
+            ("deployer", AccessRole::Deployer),
+            ("admin", AccessRole::Admin),
+        ];
+        for (name, role) in roles {
+            let lists: &[&[&str]] =
+                if role == AccessRole::Admin { &[&[]] } else { &[&[], &["shop"], &["other"]] };
+            for projects in lists {
+                let made = self.token(json!({ "kind": "access", "role": name, "projects": projects })).await;
+                let owns = projects.is_empty() || projects.contains(&"shop");
+                all.push(Somebody::user(&format!("{name} of {projects:?}"), made, role, owns));
+            }
+        }
+        let (request, key) = csr();
+        let joining = self.token(json!({ "kind": "join", "uses": 1 })).await;
+        let joined =
+            self.json("POST", "/v1/join", &join(&joining.token, &request, Some("attic"))).await.value();
+        assert_eq!(joined["node"], json!("attic"));
+        let own = KeyId(tug_api::digest::sha256(&rcgen::PublicKeyData::subject_public_key_info(&key)));
+        let other = KeyId("00".repeat(32));
+        let left = self.token(json!({ "kind": "join", "uses": 1 })).await.token;
+        let strangers = [
+            ("the server itself", Peer::Server, None, Kind::Stranger),
+            ("nonsense", Peer::Nobody, Some("tug_access_x".to_owned()), Kind::Stranger),
+            ("a token for joining", Peer::Nobody, Some(left), Kind::Stranger),
+            ("a used token for joining", Peer::Nobody, Some(joining.token), Kind::Stranger),
+            ("a node", peer("attic", &own), None, Kind::Node),
+            ("a node's name with another key", peer("attic", &other), None, Kind::Removed),
+            ("a node's key with another name", peer("cellar", &own), None, Kind::Removed),
+        ];
+        all.extend(strangers.map(|(name, peer, token, kind)| Somebody {
+            name: name.to_owned(),
+            peer,
+            token,
+            kind,
+        }));
+        all.push(Somebody::stranger());
+        all
+    }
+}
+
+fn peer(node: &str, key: &KeyId) -> Peer {
+    Peer::Node { node: NodeId::parse(node).unwrap(), key: key.clone() }
+}
+
+/// What every route asks of its caller: to be read before it is accepted.
+#[test]
+fn every_route_says_what_it_needs() {
+    let lines = super::routes().into_iter().map(|(method, route, need, _)| {
+        let need = match need {
+            Need::Nothing => "nobody in particular".to_owned(),
+            Need::Known => "anybody known".to_owned(),
+            Need::Node => "node".to_owned(),
+            Need::Role(role) => role.to_string(),
+        };
+        format!("{need:<20} {:<6} {route}", method.as_str())
+    });
+    let lines: Vec<String> = lines.collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    nobody in particular GET    /healthz
+    anybody known        GET    /readyz
+    viewer               GET    /metrics
+    anybody known        GET    /v1/openapi.json
+    anybody known        GET    /v1/whoami
+    anybody known        GET    /v1/info
+    viewer               GET    /v1/projects
+    viewer               GET    /v1/projects/{project}
+    deployer             PUT    /v1/projects/{project}
+    deployer             DELETE /v1/projects/{project}
+    viewer               GET    /v1/projects/{project}/status
+    viewer               POST   /v1/projects/{project}/plan
+    deployer             POST   /v1/projects/{project}/scale
+    deployer             POST   /v1/projects/{project}/restart
+    viewer               GET    /v1/projects/{project}/services/{service}/why
+    deployer             POST   /v1/projects/{project}/services/{service}/exec
+    viewer               GET    /v1/events
+    viewer               GET    /v1/watch
+    viewer               GET    /v1/logs
+    viewer               GET    /v1/nodes
+    admin                POST   /v1/nodes/{node}/certificate
+    viewer               GET    /v1/top
+    admin                GET    /v1/tokens
+    admin                POST   /v1/tokens
+    admin                DELETE /v1/tokens/{token}
+    nobody in particular POST   /v1/join
+    nobody in particular POST   /v1/renew
+    node                 GET    /v1/link
+    ");
+}
+
+#[tokio::test]
+async fn every_route_is_asked_as_everybody() {
+    let bench = Bench::new().await;
+    bench.apply(&shop()).await.value();
+    let everybody = bench.everybody().await;
+    let mut asked = 0;
+    for (method, route, need, _) in super::routes() {
+        let path = route
+            .replace("{project}", "shop")
+            .replace("{service}", "nothing")
+            .replace("{node}", "n9")
+            .replace("{token}", "00000000");
+        let in_project = route.contains("{project}");
+        for somebody in &everybody {
+            // What no route takes: so nothing is changed, and no stream is opened.
+            let mut wrong = request(method.as_str(), &format!("{path}?no=such"), &json!({ "no": "such" }));
+            wrong.headers_mut().insert("if-revision", http::HeaderValue::from_static("999"));
+            let answer = bench.ask_as(somebody, wrong).await;
+            assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {route}");
+            asked += 1;
+            let found = match answer.status.as_u16() {
+                401 => Verdict::Unknown,
+                403 => Verdict::MayNot,
+                404 if in_project && answer.error().error.message == "there is no project `shop`" => {
+                    Verdict::NotThere
+                }
+                _ => Verdict::LetIn,
+            };
+            let expected = somebody.kind.verdict(need, in_project);
+            assert_eq!(found, expected, "{method} {path} as {}: {answer:?}", somebody.name);
+        }
+    }
+    assert!(asked > 200, "{asked}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn tokens_are_told_once_and_their_secrets_are_nowhere_else() {
+    let bench = Bench::new().await;
+    bench.apply(&shop()).await.value();
+    let made = bench.token(json!({ "kind": "access", "role": "viewer" })).await;
+    let secret = made.token.split('.').nth(2).unwrap().to_owned();
+    let viewer = Somebody::user("viewer", made.clone(), AccessRole::Viewer, true);
+    let who = bench.ask_as(&viewer, request("GET", "/v1/whoami", &json!({}))).await.value();
+    assert_eq!((&who["kind"], &who["role"]), (&json!("token"), &json!("viewer")));
+    for path in ["/v1/tokens", "/v1/events", "/metrics"] {
+        let shown = bench.get(path).await.text;
+        assert!(!shown.contains(&secret), "{path}: {shown}");
+    }
+    let kept = format!("{:?}", bench.store.snapshot());
+    assert!(!kept.contains(&secret) && kept.contains(&made.id), "only a hash is kept");
+    bench.json("DELETE", &format!("/v1/tokens/{}", made.id), &json!({})).await.value();
+    let answer = bench.ask_as(&viewer, request("GET", "/v1/projects", &json!({}))).await;
+    assert_eq!(answer.error().error.code, Code::Unauthenticated, "a removed token is worth nothing at once");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_ones_own_is_in_no_list() {
+    let bench = Bench::new().await;
+    bench.apply(&shop()).await.value();
+    let made = bench.token(json!({ "kind": "access", "role": "deployer", "projects": ["other"] })).await;
+    let other = Somebody::user("deployer", made, AccessRole::Deployer, false);
+    for path in ["/v1/projects", "/v1/events", "/v1/top"] {
+        let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
+        assert_eq!(answer.value(), json!([]), "{path}");
+    }
+    for path in ["/v1/logs?names=shop", "/v1/watch?project=shop", "/v1/events?project=shop"] {
+        let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
+        assert_eq!(answer.error().error.code, Code::NotFound, "{path}");
+    }
+    let unknown = bench.ask_as(&other, request("GET", "/v1/projects/other", &json!({}))).await.error();
+    assert_eq!(unknown.error.hint, None, "the names of others are not told: {unknown:?}");
+    bench.end().await;
+}
+
+fn csr() -> (String, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    (csr_of(&key), key)
+}
+
+fn csr_of(key: &rcgen::KeyPair) -> String {
+    rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(key).unwrap().pem().unwrap()
+}
+
+fn join(token: &str, csr: &str, node: Option<&str>) -> Value {
+    json!({ "token": token, "csr": csr, "node": node, "hostname": "Attic.example" })
+}
+
+#[tokio::test]
+async fn a_token_lets_one_machine_in_and_its_key_gets_certificates_from_then_on() {
+    let bench = Bench::new().await;
+    let made = bench.token(json!({ "kind": "join", "uses": 1 })).await;
+    let (request, key) = csr();
+    let joined = bench.json("POST", "/v1/join", &join(&made.token, &request, None)).await.value();
+    assert_eq!(joined["node"], json!("attic"));
+    assert_eq!(joined["servers"], json!(["tug.example:7443"]));
+    let again = bench.json("POST", "/v1/join", &join(&made.token, &csr().0, None)).await;
+    assert_eq!(again.error().error.code, Code::Unauthenticated, "it was good for one");
+    let renewed = bench.json("POST", "/v1/renew", &json!({ "csr": csr_of(&key) })).await.value();
+    assert_eq!(renewed["node"], json!("attic"));
+    let unknown = bench.json("POST", "/v1/renew", &json!({ "csr": csr().0 })).await;
+    assert_eq!(unknown.error().error.code, Code::Forbidden);
+
+    let two = bench.token(json!({ "kind": "join", "uses": 2 })).await;
+    let taken = bench.json("POST", "/v1/join", &join(&two.token, &csr().0, Some("attic"))).await;
+    assert_eq!(taken.error().error.code, Code::Conflict);
+    let second = bench.json("POST", "/v1/join", &join(&two.token, &csr().0, None)).await.value();
+    assert_eq!(second["node"], json!("attic-2"));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_is_no_way_to_join_changes_nothing() {
+    let bench = Bench::new().await;
+    let access = bench.token(json!({ "kind": "access", "role": "admin" })).await.token;
+    let named = bench.token(json!({ "kind": "join", "uses": 1, "node": "cellar" })).await.token;
+    let before = bench.store.snapshot().nodes.len();
+    let (request, _) = csr();
+    let forged = tug_api::token::TokenText::new(
+        tug_api::token::TokenKind::Join,
+        &"ab".repeat(32),
+        std::array::from_fn(|_| 7),
+    );
+    let cases = [
+        (join(&access, &request, None), Code::Unauthenticated),
+        (join(&forged.unwrap().expose(), &request, None), Code::Unauthenticated),
+        (join("", &request, None), Code::Unauthenticated),
+        (join(&"x".repeat(100_000), &request, None), Code::Unauthenticated),
+        (join(&named, &request, Some("attic")), Code::Forbidden),
+        (join(&named, "no request", None), Code::Invalid),
+        (join(&named, &request, Some("Not A Name")), Code::Invalid),
+        (json!({ "token": named, "csr": request, "hostname": "" }), Code::Invalid),
+        (json!({ "token": named, "csr": request, "hostname": "x", "as": "admin" }), Code::Invalid),
+    ];
+    for (body, code) in cases {
+        let answer = bench.json("POST", "/v1/join", &body).await;
+        assert_eq!(answer.error().error.code, code, "{answer:?}");
+        assert!(!answer.text.contains(&named), "{answer:?}");
+    }
+    assert_eq!(bench.store.snapshot().nodes.len(), before);
+    bench.json("POST", "/v1/join", &join(&named, &request, None)).await.value();
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn tries_to_join_are_counted_by_address() {
+    let bench = Bench::new().await;
+    let somebody = Somebody::stranger();
+    let mut codes = Vec::new();
+    for _ in 0..12 {
+        let answer = bench.ask_as(&somebody, request("POST", "/v1/join", &join("x", "y", None))).await;
+        codes.push(answer.error().error.code);
+    }
+    let elsewhere = Caller { peer: Peer::Nobody, address: Some(([192, 0, 2, 2], 1).into()) };
+    let mut other = request("POST", "/v1/join", &join("x", "y", None));
+    other.extensions_mut().insert(elsewhere);
+    assert_eq!(bench.ask(other).await.error().error.code, Code::Unauthenticated, "others are not affected");
+    let refused = bench.ask_as(&somebody, request("POST", "/v1/join", &join("x", "y", None))).await;
+    assert_eq!(refused.headers["retry-after"], "6");
+    // A node that is known gets its certificate however many strangers try.
+    let made = bench.token(json!({ "kind": "join", "uses": 1 })).await;
+    let (first, key) = csr();
+    bench.json("POST", "/v1/join", &join(&made.token, &first, None)).await.value();
+    for _ in 0..20 {
+        let renewal = request("POST", "/v1/renew", &json!({ "csr": csr_of(&key) }));
+        bench.ask_as(&somebody, renewal).await.value();
+    }
+    let stranger = request("POST", "/v1/renew", &json!({ "csr": csr().0 }));
+    assert_eq!(bench.ask_as(&somebody, stranger).await.error().error.code, Code::TooMany);
+    assert_eq!(codes[..10], [Code::Unauthenticated; 10]);
+    assert_eq!(codes[10..], [Code::TooMany; 2]);
+    bench.end().await;
+}
