@@ -1,7 +1,7 @@
 //! The machine's real Engine, as tests see it: is it there, what runs on it, and away with what a test made.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,12 +16,7 @@ use bollard::query_parameters::{
 const HOW_TO_GET_IT: &str = "these tests need a running Docker Engine: install one with `sudo apt-get install docker.io` \
     (or see https://docs.docker.com/engine/install), and run them as a user that may open its socket";
 
-/// The Engine's socket: `DOCKER_HOST=unix://…`, or the usual place.
-pub fn socket() -> PathBuf {
-    let host = std::env::vars().find_map(|(key, value)| (key == "DOCKER_HOST").then_some(value));
-    let path = host.as_deref().and_then(|host| host.strip_prefix("unix://"));
-    PathBuf::from(path.unwrap_or("/var/run/docker.sock"))
-}
+pub use crate::image::socket;
 
 /// A connection to the Engine.
 pub fn connect() -> Result<Docker> {

@@ -15,6 +15,13 @@ use futures_util::TryStreamExt;
 const SOURCE: &str = include_str!("../../manifests/hello/app/main.rs");
 const DOCKERFILE: &str = include_str!("../../manifests/hello/app/Dockerfile");
 
+/// The Engine's socket: `DOCKER_HOST=unix://…`, or the usual place.
+pub fn socket() -> PathBuf {
+    let host = std::env::vars().find_map(|(key, value)| (key == "DOCKER_HOST").then_some(value));
+    let path = host.as_deref().and_then(|host| host.strip_prefix("unix://"));
+    PathBuf::from(path.unwrap_or("/var/run/docker.sock"))
+}
+
 /// The hello program as a static file, compiled once for this version of its source.
 pub fn hello_program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -34,7 +41,7 @@ pub fn hello_program() -> &'static PathBuf {
 /// Builds the hello image under `tag`, such as `tug-tests-hello:1`, and returns its id. The Engine's build cache makes
 /// the second time cheap.
 pub async fn hello_image(tag: &str) -> String {
-    let docker = Docker::connect_with_unix("/var/run/docker.sock", 120, bollard::API_DEFAULT_VERSION)
+    let docker = Docker::connect_with_unix(&socket().to_string_lossy(), 120, bollard::API_DEFAULT_VERSION)
         .expect("these tests need a Docker Engine: `apt-get install docker.io`");
     hello_image_of(&docker, tag).await
 }

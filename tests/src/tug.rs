@@ -191,7 +191,10 @@ impl Tug {
         let log =
             File::options().create(true).append(true).open(self.folder.path().join(format!("{name}.log")))?;
         let mut command = self.command_after(&self.place.prefix, &[name]);
-        command.args(arguments).env("TUG_LOG", "debug").stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("TUG_LOG", "info,tug_orchestrator=debug,tug_agent=debug,tug_api=debug")
+            .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("start tug {name}"))
     }

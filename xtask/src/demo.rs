@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -33,46 +34,38 @@ pub(crate) fn run() -> Result<()> {
     }
     timed("build Tug", || cargo(&["build", "--package", "tug-cli"]))?;
     timed("compile the example's program", || images::compile_all().map(drop))?;
-    let demo = Demo::start(interrupted)?;
-    let shown = demo.show();
+    let name = format!("demo-{}", std::process::id());
+    let folder = std::env::temp_dir().join(format!("tug-{name}"));
+    fs::create_dir_all(&folder)?;
+    let mut demo = Demo { name, folder, port: free_port()?, daemons: Vec::new(), interrupted };
+    let shown = demo.start().and_then(|()| demo.show());
+    // What is there by now goes, whatever happened.
     let removed = demo.finish();
     shown.and(removed)
 }
 
-/// Control plane and node, running.
+/// Control plane and node.
 struct Demo {
+    /// The node's name.
+    name: String,
     folder: PathBuf,
     port: u16,
-    server: Child,
-    agent: Child,
+    /// Those that were started so far.
+    daemons: Vec<Child>,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Demo {
-    fn start(interrupted: Arc<AtomicBool>) -> Result<Self> {
+    fn start(&mut self) -> Result<()> {
         println!("==> start control plane and node");
-        let folder = std::env::temp_dir().join(format!("tug-demo-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let port = free_port()?;
-        let server = daemon(&folder, "server", &[])?;
+        self.daemons.push(daemon(&self.folder, "server", &[])?);
         let docker = engine::socket();
-        let agent = daemon(&folder, "agent", &["--docker", &docker.to_string_lossy()])?;
-        let demo = Self { folder, port, server, agent, interrupted };
-        let ready = demo.until("the node to be ready", || {
-            Ok(demo
-                .tug(&["node", "ls", "-o", "json"])
-                .output()?
-                .stdout
-                .windows(17)
-                .any(|w| w == b"\"connected\": true"))
-        });
-        match ready {
-            Ok(()) => Ok(demo),
-            Err(error) => {
-                let _ = demo.finish();
-                Err(error)
-            }
-        }
+        let more = ["--docker", &*docker.to_string_lossy(), "--node", &self.name];
+        self.daemons.push(daemon(&self.folder, "agent", &more)?);
+        self.until("the node to be ready", || {
+            let nodes = self.tug(&["node", "ls", "-o", "json"]).stderr(Stdio::null()).output()?.stdout;
+            Ok(String::from_utf8_lossy(&nodes).contains("\"connected\": true"))
+        })
     }
 
     fn show(&self) -> Result<()> {
@@ -99,10 +92,10 @@ impl Demo {
         self.run(&["why", "hello/web"])?;
 
         println!("\nThe service answers at http://localhost:{}/api/hello", self.port);
-        if std::io::stdout().is_terminal() && !self.interrupted.load(Ordering::Relaxed) {
+        if std::io::stdout().is_terminal() && !self.is_interrupted() {
             println!("Look around with: {}", self.shown_command());
             println!("Ctrl-C ends the demo and removes everything.");
-            while !self.interrupted.load(Ordering::Relaxed) {
+            while !self.is_interrupted() {
                 sleep(Duration::from_millis(100));
             }
         }
@@ -112,26 +105,53 @@ impl Demo {
     /// Removes everything, whatever happened before.
     fn finish(mut self) -> Result<()> {
         println!("==> clean up");
-        let project = self.output(&["ls", "-o", "json"]).is_ok_and(|projects| projects.contains("\"hello\""));
-        let removed = if project { self.run(&["rm", "--yes", "hello"]) } else { Ok(()) };
-        for daemon in [&mut self.agent, &mut self.server] {
-            stop(daemon)?;
-        }
-        let mut hold = Command::new(tug_program());
-        hold.args(["hold", "--release", "--state-dir"]).arg(self.folder.join("agent"));
-        hold.stderr(Stdio::null()).status().context("release the listening sockets")?;
+        let removed = self.remove_project();
+        // The node first: without its control plane it would only say that it misses it.
+        let daemons = std::mem::take(&mut self.daemons);
+        let stopped: Vec<Result<()>> = daemons.into_iter().rev().map(stop).collect();
+        let released = undisturbed(&mut self.hold_release()).context("release the listening sockets");
         engine::remove_image(IMAGE);
-        if removed.is_ok() {
+        let ended = stopped.into_iter().chain([released]).fold(removed, Result::and);
+        if ended.is_ok() {
             fs::remove_dir_all(&self.folder)?;
         } else {
             println!("    logs are kept in {}", self.folder.display());
         }
-        removed
+        ended
+    }
+
+    fn remove_project(&self) -> Result<()> {
+        let listed = self.tug(&["ls", "-o", "json"]).stderr(Stdio::null()).output()?.stdout;
+        if !String::from_utf8_lossy(&listed).contains("\"hello\"") {
+            return Ok(());
+        }
+        println!("    $ tug rm --yes hello");
+        undisturbed(&mut self.tug(&["rm", "--yes", "hello"]))
+    }
+
+    fn hold_release(&self) -> Command {
+        let mut hold = Command::new(tug_program());
+        hold.args(["hold", "--release", "--state-dir"]).arg(self.folder.join("agent"));
+        hold.stderr(Stdio::null());
+        hold
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Fails if the user wants no more of it.
+    fn go_on(&self) -> Result<()> {
+        if self.is_interrupted() {
+            bail!("interrupted");
+        }
+        Ok(())
     }
 
     fn show_balance(&self, requests: usize) -> Result<()> {
         let mut answers: BTreeMap<String, usize> = BTreeMap::new();
         for _ in 0..requests {
+            self.go_on()?;
             *answers.entry(self.get("/api/hello")?).or_default() += 1;
         }
         for (answer, times) in answers {
@@ -164,12 +184,16 @@ impl Demo {
     }
 
     fn shown_command(&self) -> String {
-        format!("target/debug/tug --socket {} ps", self.folder.join("tug.sock").display())
+        let (tug, socket) = (tug_program(), self.folder.join("tug.sock"));
+        format!("{} --socket {} ps", tug.display(), socket.display())
     }
 
     fn run(&self, arguments: &[&str]) -> Result<()> {
+        self.go_on()?;
         println!("    $ tug {}", arguments.join(" "));
-        crate::step::run(&mut self.tug(arguments))
+        let done = crate::step::run(&mut self.tug(arguments));
+        // Ctrl-C on the terminal is for the command too.
+        self.go_on().and(done)
     }
 
     fn output(&self, arguments: &[&str]) -> Result<String> {
@@ -183,9 +207,7 @@ impl Demo {
     fn until(&self, what: &str, reached: impl Fn() -> Result<bool>) -> Result<()> {
         let start = now();
         while start.elapsed() < PATIENCE {
-            if self.interrupted.load(Ordering::Relaxed) {
-                bail!("interrupted");
-            }
+            self.go_on()?;
             if reached()? {
                 return Ok(());
             }
@@ -196,8 +218,10 @@ impl Demo {
     }
 }
 
+/// What was built lies beside this program.
 fn tug_program() -> PathBuf {
-    root().join("target/debug/tug")
+    let this = std::env::current_exe().expect("this program has a path");
+    this.with_file_name("tug")
 }
 
 fn daemon(folder: &std::path::Path, name: &str, more: &[&str]) -> Result<Child> {
@@ -212,13 +236,17 @@ fn daemon(folder: &std::path::Path, name: &str, more: &[&str]) -> Result<Child> 
         .args(more);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A Ctrl-C on the terminal is for the demo alone: it still needs both to clean up.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.spawn().with_context(|| format!("start tug {name}"))
+    command.process_group(0).spawn().with_context(|| format!("start tug {name}"))
 }
 
-fn stop(daemon: &mut Child) -> Result<()> {
+/// Runs what a Ctrl-C on the terminal must not end.
+fn undisturbed(command: &mut Command) -> Result<()> {
+    crate::step::run(command.process_group(0))
+}
+
+fn stop(mut daemon: Child) -> Result<()> {
     let pid = daemon.id().to_string();
-    crate::step::run(Command::new("kill").args(["-TERM", &pid]))?;
+    undisturbed(Command::new("kill").args(["-TERM", &pid]))?;
     daemon.wait()?;
     Ok(())
 }

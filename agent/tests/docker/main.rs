@@ -17,3 +17,16 @@ mod registry;
 mod resources;
 mod scope;
 mod sessions;
+
+/// The first of these tests, told that the Engine is where nothing is.
+#[test]
+fn without_an_engine_one_line_says_how_to_get_it() {
+    let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
+    tests.args(["--exact", "containers::a_container_is_made_started_stopped_and_removed"]);
+    tests.env("DOCKER_HOST", "unix:///nowhere/docker.sock").env("RUST_BACKTRACE", "0");
+    let output = tests.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("1 failed"), "{said}");
+    let how = said.lines().filter(|line| line.contains("sudo apt-get install docker.io"));
+    assert_eq!(how.count(), 1, "{said}");
+}

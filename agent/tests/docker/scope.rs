@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +36,9 @@ impl Scope {
     pub(crate) async fn new(name: &str) -> Self {
         let node = NodeId::parse(&format!("test-{name}-{}", std::process::id())).unwrap();
         let project = ProjectName::parse(node.as_str()).unwrap();
-        let docker = Docker::new(Path::new(Docker::SOCKET), node.clone());
+        let docker = Docker::new(&crate::image::socket(), node.clone());
         if let Err(error) = docker.check().await {
-            panic!("these tests need a Docker Engine (`apt-get install docker.io`): {error:?}");
+            panic!("these tests need a Docker Engine (`sudo apt-get install docker.io`): {error:?}");
         }
         Self { docker, node, project, image: image().await }
     }
@@ -148,7 +147,12 @@ async fn remove_all(label: &str) {
 
 /// The engine past the runtime: for what others do to it.
 pub(crate) fn engine() -> bollard::Docker {
-    bollard::Docker::connect_with_unix(Docker::SOCKET, 60, bollard::API_DEFAULT_VERSION).unwrap()
+    bollard::Docker::connect_with_unix(
+        &crate::image::socket().to_string_lossy(),
+        60,
+        bollard::API_DEFAULT_VERSION,
+    )
+    .unwrap()
 }
 
 /// The id of the image that all tests run.

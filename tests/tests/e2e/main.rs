@@ -5,10 +5,12 @@
 mod cluster;
 mod commands;
 mod daemons;
+mod demo;
 mod durability;
 mod engine;
 mod examples;
 mod healing;
+mod order;
 mod readme;
 mod streams;
 mod survival;

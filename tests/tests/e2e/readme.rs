@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 use tug_tests::tug::{Tug, free_port, program};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
@@ -41,6 +41,7 @@ async fn every_command_of_the_readme_works() -> Result<()> {
 
     let tug = Tug::start().await?;
     let port = free_port();
+    let temporary = tempfile::tempdir()?;
     for command in commands.iter().filter(|command| !is_done_elsewhere(command)) {
         let shown = command.clone();
         let line = command.replace("localhost:8080", &format!("localhost:{port}"));
@@ -50,10 +51,13 @@ async fn every_command_of_the_readme_works() -> Result<()> {
             std::env::vars().find_map(|(key, value)| (key == "PATH").then_some(value)).unwrap_or_default();
         let folder = program().parent().unwrap().display().to_string();
         shell.env("PATH", format!("{folder}:{path}")).env("TUG_SOCKET", tug.socket());
-        shell.env("HELLO_PORT", port.to_string());
+        shell.env("HELLO_PORT", port.to_string()).env("TMPDIR", temporary.path());
         let output = tokio::task::spawn_blocking(move || shell.output()).await??;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "`{shown}`: {}\n{out}\n{err}\n{}", output.status, tug.logs());
+        if shown == "cargo xtask demo" {
+            crate::demo::nothing_is_left(temporary.path()).await?;
+        }
         ensure!(!shown.starts_with("curl") || out.contains("replica"), "`{shown}` says {out}");
     }
     Ok(())
