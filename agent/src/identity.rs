@@ -134,13 +134,12 @@ impl Folder {
     /// A request for a certificate for the node's key, which is made now if there is none.
     pub fn request(&self) -> Result<String, Error> {
         folder::prepare(&self.path)?;
-        let key = match KeyPem::load(&self.path)? {
-            Some(key) => KeyPair::from_pem(key.expose())?,
-            None => {
-                let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                KeyPem::new(key.serialize_pem()).save(&self.path)?;
-                key
-            }
+        let key = if let Some(key) = KeyPem::load(&self.path)? {
+            KeyPair::from_pem(key.expose())?
+        } else {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            KeyPem::new(key.serialize_pem()).save(&self.path)?;
+            key
         };
         Ok(CertificateParams::default().serialize_request(&key)?.pem()?)
     }

@@ -53,7 +53,7 @@ impl Plane {
 
 fn failure(state_dir: &Path, error: &Error) -> Failure {
     match error {
-        Error::StateDir(_) | Error::Folder { .. } | Error::Store(_) => {
+        Error::StateDir(_) | Error::Folder { .. } | Error::Store(_) | Error::Authority(_) => {
             unusable("the control plane", state_dir, error)
         }
         Error::Random(_)
@@ -61,6 +61,8 @@ fn failure(state_dir: &Path, error: &Error) -> Failure {
         | Error::Running { .. }
         | Error::NotASocket { .. }
         | Error::Listen { .. }
+        | Error::ListenTls { .. }
+        | Error::Entrance(_)
         | Error::Crashed(_) => Failure::new(chain(error)),
     }
 }

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::assignment::{AssignedTask, Assignment, RemoteBackend, Route};
-use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
+use tug_model::name::{NodeId, TaskId};
 use tug_model::spec::service::PortMode;
 use tug_model::task::{Needs, Task, Template};
 
 use super::World;
+use super::index::Key;
 
 /// Everything that `node` shall run, whole, as of the world's revision.
 pub fn assignment(world: &World, cluster: &str, epoch: u64, node: &NodeId) -> Assignment {
@@ -59,8 +60,7 @@ fn add_templates(whole: &mut Assignment, world: &World, mut tasks: Vec<&Task>) {
 
 /// Every port that the agents open, with the tasks that may be given connections: those of `node` apart from the others.
 fn routes(world: &World, node: &NodeId) -> Vec<Route> {
-    let mut backends: BTreeMap<(&ProjectName, &ServiceName), (Vec<TaskId>, Vec<RemoteBackend>)> =
-        BTreeMap::new();
+    let mut backends: BTreeMap<Key<'_>, (Vec<TaskId>, Vec<RemoteBackend>)> = BTreeMap::new();
     for task in world.tasks.values().filter(|task| task.desired.is_routed()) {
         let (local, remote) = backends.entry((&task.project, &task.service)).or_default();
         if task.node == *node {

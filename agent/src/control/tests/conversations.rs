@@ -20,7 +20,7 @@ use tug_api::user::LogQuery;
 use tug_model::NanoCpus;
 
 use super::*;
-use crate::link::Link;
+use crate::link::{Link, Place};
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_followed_across_restarts_until_the_task_has_gone() {
@@ -154,7 +154,9 @@ async fn the_agent_dials_the_roles_turn_round_and_a_lost_link_is_dialled_again()
     let machine = Machine::new();
     let agent = machine.agent().await;
     let socket = machine.file("tug.sock");
-    let link = Link { server: socket.clone(), node: node(), router: agent.handle.router.clone(), seed: 1 };
+    let place = Place::Socket(socket.clone());
+    let (router, local) = (agent.handle.router.clone(), tokio::sync::watch::Sender::new(None));
+    let link = Link { place, node: node(), router, local, seed: 1 };
     let stop = CancellationToken::new();
     let linked = tokio::spawn(link.run(stop.clone()));
 

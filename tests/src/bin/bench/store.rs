@@ -1,4 +1,4 @@
-//! Acknowledged commits a second: what the journal and its `fdatasync` cost, alone and in groups.
+//! Acknowledged commits a second, and how long one takes: what the journal and its `fdatasync` cost, alone and in groups.
 
 use std::sync::Arc;
 
@@ -24,36 +24,45 @@ pub(crate) async fn measure(table: &mut Table, runs: usize) -> Result<()> {
             let (store, writer) = store::open(Config::folder(folder.path(), "bench")).await?;
             let stop = CancellationToken::new();
             let running = tokio::spawn(writer.run(stop.clone()));
-            let rate = commits_per_second(&store, writers).await;
+            let mut times = commits(&store, writers).await;
             stop.cancel();
             running.await?;
-            table.add([&format!("{writers} writers"), "tug", "acknowledged commits", "/s"], rate);
+            times.sort_unstable();
+            let scenario = format!("{writers} writers");
+            let count = u32::try_from(times.len())?;
+            table.add([&scenario, "tug", "acknowledged", "/s"], f64::from(count) / TIME.as_secs_f64());
+            for (metric, percent) in [("latency, p50", 50), ("latency, p99", 99)] {
+                let time = times.get(times.len() * percent / 100).copied().unwrap_or_default();
+                table.add([&scenario, "tug", metric, "ms"], time.as_secs_f64() * 1e3);
+            }
         }
     }
     Ok(())
 }
 
-async fn commits_per_second(store: &Store, writers: usize) -> f64 {
+/// How long each commit took that was acknowledged within [`TIME`].
+async fn commits(store: &Store, writers: usize) -> Vec<Duration> {
     let clock = Clock::system();
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..writers {
         let store = store.clone();
         tasks.spawn(async move {
-            let mut done = 0_u32;
-            while start.elapsed() < TIME {
-                let now = clock.now();
+            let mut times = Vec::new();
+            loop {
+                let (begun, now) = (Instant::now(), clock.now());
                 let committed =
                     store.commit(Expect::Any, now, move |revision, _| vec![record(revision, now)]).await;
+                if start.elapsed() >= TIME {
+                    return times;
+                }
                 if committed.is_ok() {
-                    done += 1;
+                    times.push(begun.elapsed());
                 }
             }
-            done
         });
     }
-    let total: u32 = tasks.join_all().await.into_iter().sum();
-    f64::from(total) / start.elapsed().as_secs_f64()
+    tasks.join_all().await.concat()
 }
 
 /// About 512 bytes.

@@ -1,7 +1,6 @@
 //! What was measured: every single value, shown as medians with their range and, where there is one, the ratio to the
-//! raw engine.
+//! raw engine of the same run.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// All values of one benchmark.
@@ -27,6 +26,11 @@ const BASE: &str = "engine";
 impl Table {
     pub(crate) fn new(bench: &str) -> Self {
         Self { bench: bench.to_owned(), rows: Vec::new() }
+    }
+
+    /// The name of the benchmark.
+    pub(crate) fn bench(&self) -> &str {
+        &self.bench
     }
 
     /// Adds one value; `what` is scenario, system, metric and unit.
@@ -57,54 +61,55 @@ impl Table {
         lines.join("\n")
     }
 
-    /// A table for people.
+    /// A table for people. A ratio is the median of those of single runs: what slows the machine down for a while slows
+    /// both down.
     pub(crate) fn text(&self) -> String {
-        let base: BTreeMap<(&str, &str), f64> = self
-            .rows
-            .iter()
-            .filter(|row| row.system == BASE)
-            .map(|row| ((row.scenario.as_str(), row.metric.as_str()), row.median()))
-            .collect();
         let mut text = format!(
-            "{:<22} {:<10} {:<24} {:>12} {:>25} {:>5} {:>9}\n",
-            "scenario", "system", "metric", "median", "range", "runs", "x engine"
+            "{:<22} {:<8} {:<20} {:>12} {:>22} {:>5} {:>9} {:>14}\n",
+            "scenario", "system", "metric", "median", "range", "runs", "x engine", "range"
         );
         for row in &self.rows {
-            let ratio = match base.get(&(row.scenario.as_str(), row.metric.as_str())) {
-                Some(base) if *base > 0.0 => format!("{:.2}", row.median() / base),
-                _ => String::new(),
+            let Row { scenario, system, metric, unit, values } = row;
+            let (ratio, ratios) = match self.ratios(row) {
+                Some(ratios) => (format!("{:.2}", median(&ratios)), range(&ratios)),
+                None => (String::new(), String::new()),
             };
-            let (least, most) = row.range();
-            let median = format!("{:.2} {}", row.median(), row.unit);
-            let range = format!("{least:.2} to {most:.2}");
-            let runs = row.values.len();
-            let Row { scenario, system, metric, .. } = row;
+            let median = format!("{:.2} {unit}", median(values));
+            let (range, runs) = (range(values), values.len());
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{scenario:<22} {system:<10} {metric:<24} {median:>12} {range:>25} {runs:>5} {ratio:>9}"
+                "{scenario:<22} {system:<8} {metric:<20} {median:>12} {range:>22} {runs:>5} {ratio:>9} {ratios:>14}"
             );
         }
         text
     }
+
+    /// Each value divided by the base's of the same run.
+    fn ratios(&self, row: &Row) -> Option<Vec<f64>> {
+        let base = self
+            .rows
+            .iter()
+            .find(|base| base.system == BASE && base.scenario == row.scenario && base.unit == row.unit)?;
+        let is_comparable = row.metric == base.metric && row.values.len() == base.values.len();
+        is_comparable.then(|| row.values.iter().zip(&base.values).map(|(value, base)| value / base).collect())
+    }
 }
 
-impl Row {
-    fn median(&self) -> f64 {
-        let mut sorted = self.values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let upper = sorted.get(middle).copied().unwrap_or_default();
-        if sorted.len() % 2 == 1 {
-            return upper;
-        }
-        let lower = sorted.get(middle.saturating_sub(1)).copied().unwrap_or_default();
-        f64::midpoint(lower, upper)
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = sorted.get(middle).copied().unwrap_or_default();
+    if sorted.len() % 2 == 1 {
+        return upper;
     }
+    let lower = sorted.get(middle.saturating_sub(1)).copied().unwrap_or_default();
+    f64::midpoint(lower, upper)
+}
 
-    fn range(&self) -> (f64, f64) {
-        let least = self.values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (least, most)
-    }
+fn range(values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{least:.2} to {most:.2}")
 }
