@@ -3,6 +3,8 @@
 //! This is one of the few seams of Tug. In production a channel is HTTP/2 over a Unix socket or over a connection that
 //! the other side dialled; in tests and simulations it is the server's router itself, or a fault layer before it.
 
+mod severable;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -25,6 +27,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::{Service, ServiceExt};
+
+use self::severable::Severable;
 
 use crate::token::TokenText;
 
@@ -117,7 +121,7 @@ impl Channel {
     }
 
     /// Makes `io`, a connection that is open already, a channel: this side asks, the other side serves.
-    /// The second value completes when the connection has ended.
+    /// The second value completes when the connection has ended; when it is dropped, the connection is cut.
     pub async fn over<I>(io: I) -> Result<(Self, BoxFuture<'static, ()>), TransportError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -293,6 +297,7 @@ async fn handshake<I>(io: I) -> Result<(SendRequest<Body>, BoxFuture<'static, ()
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (io, uncut) = Severable::new(io);
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
@@ -303,6 +308,8 @@ where
         .await
         .map_err(TransportError::lost)?;
     let ended = Box::pin(async move {
+        // The connection itself is moved by another task, for as long as there is a request.
+        let _uncut = uncut;
         if let Err(error) = connection.await {
             tracing::debug!(error = crate::error::chain(&error), "connection ended");
         }
@@ -396,6 +403,24 @@ mod tests {
         stop.cancel();
         served.await.unwrap().unwrap();
         ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_end_nobody_waits_for_is_cut_with_all_that_goes_on_over_it() {
+        let endless =
+            async || Body::from_stream(futures_util::stream::pending::<Result<String, io::Error>>());
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let router = router().route("/endless", get(endless));
+        let served = tokio::spawn(crate::serve::connection(theirs, router, CancellationToken::new()));
+        let (channel, ended) = Channel::over(ours).await.unwrap();
+        let ended = tokio::spawn(ended);
+        let request = Request::get("/endless").body(Body::empty()).unwrap();
+        let response = call(&channel, request).await.unwrap();
+        ended.abort();
+        axum::body::to_bytes(response.into_body(), 1).await.unwrap_err();
+        assert!(matches!(text(&channel, "/hello").await, Err(CallError::Transport(_))));
+        // However the other side calls it, it is over.
+        drop(served.await.unwrap());
     }
 
     #[tokio::test]

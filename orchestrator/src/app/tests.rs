@@ -1,5 +1,7 @@
 //! A project's whole life, in this process and over the socket.
 
+mod cluster;
+
 use std::time::Duration;
 
 use axum::body::Body;
