@@ -1,6 +1,5 @@
 //! Docker Swarm: this Engine as a swarm of one, made for the measurement.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -144,7 +143,6 @@ impl SwarmService<'_> {
             task_template: Some(task),
             mode: Some(mode),
             endpoint_spec: endpoint,
-            labels: Some(HashMap::new()),
             ..ServiceSpec::default()
         }
     }
