@@ -222,6 +222,12 @@ pub struct NodeStatus {
     pub engine: Option<Engine>,
     /// How many tasks are there.
     pub tasks: u32,
+    /// How it stands, in a word.
+    #[serde(default)]
+    pub state: NodeState,
+    /// What there is to say about that, and what keeps it from being emptied, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// Why its agent does not obey: the refusal of the newest assignment; `None` when it obeys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
@@ -258,6 +264,29 @@ pub struct LabelsRequest {
 pub struct NodeRemoval {
     /// Also while it has tasks.
     pub force: bool,
+}
+
+/// How a node stands, in a word.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It is there and may be given tasks.
+    #[default]
+    Ready,
+    /// It is being emptied.
+    Draining,
+    /// It is empty, and stays so.
+    Drained,
+    /// Its agent does not take its assignment.
+    Disobedient,
+    /// Its Docker Engine does not answer.
+    EngineDown,
+    /// It is silent, and has the time to come back: its tasks stay.
+    Away,
+    /// It has been silent for long: its tasks are replaced elsewhere.
+    Dead,
 }
 
 /// The answer of `GET /v1/info`.

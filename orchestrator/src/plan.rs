@@ -11,6 +11,7 @@ mod drain;
 mod fleet;
 mod homes;
 mod index;
+pub mod machine;
 mod pass;
 mod place;
 pub mod ports;

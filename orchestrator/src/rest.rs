@@ -20,6 +20,7 @@ mod json;
 mod link;
 mod logs;
 mod look;
+mod machines;
 mod merge;
 mod mutate;
 mod own;
@@ -159,6 +160,10 @@ fn routes() -> Vec<(Method, &'static str, Need, MethodRouter<Shared>)> {
         (Method::GET, "/v1/watch", LOOK, get(watch::watch)),
         (Method::GET, "/v1/logs", LOOK, get(logs::logs)),
         (Method::GET, "/v1/nodes", LOOK, get(fleet::nodes)),
+        (Method::GET, "/v1/nodes/{node}", LOOK, get(machines::read)),
+        (Method::DELETE, "/v1/nodes/{node}", ADMIN, delete(machines::remove)),
+        (Method::PUT, "/v1/nodes/{node}/availability", ADMIN, put(machines::availability)),
+        (Method::PUT, "/v1/nodes/{node}/labels", ADMIN, put(machines::labels)),
         (Method::POST, "/v1/nodes/{node}/certificate", ADMIN, post(join::certificate)),
         (Method::GET, "/v1/top", LOOK, get(fleet::top)),
         (Method::GET, "/v1/tokens", ADMIN, get(tokens::list)),

@@ -93,6 +93,8 @@ mod tests {
             engine,
             tasks: 3,
             refusal: None,
+            state: tug_api::user::NodeState::default(),
+            reasons: Vec::new(),
         };
         let down = Engine::Down { reason: "connection refused".into(), age: Millis::from_secs(5) };
         let list = [

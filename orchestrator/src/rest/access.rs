@@ -172,6 +172,10 @@ fn every_route_says_what_it_needs() {
     viewer               GET    /v1/watch
     viewer               GET    /v1/logs
     viewer               GET    /v1/nodes
+    viewer               GET    /v1/nodes/{node}
+    admin                DELETE /v1/nodes/{node}
+    admin                PUT    /v1/nodes/{node}/availability
+    admin                PUT    /v1/nodes/{node}/labels
     admin                POST   /v1/nodes/{node}/certificate
     viewer               GET    /v1/top
     admin                GET    /v1/tokens

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{exec, fleet, join, link, logs, look, own, projects, tokens, watch};
+use super::{exec, fleet, join, link, logs, look, machines, own, projects, tokens, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,6 +32,10 @@ use super::{exec, fleet, join, link, logs, look, own, projects, tokens, watch};
         watch::watch,
         logs::logs,
         fleet::nodes,
+        machines::read,
+        machines::availability,
+        machines::labels,
+        machines::remove,
         fleet::top,
         tokens::whoami,
         tokens::list,

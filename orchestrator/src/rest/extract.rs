@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tug_api::error::chain;
 use tug_api::user::{IDEMPOTENCY_KEY, IF_REVISION, LARGEST_BODY};
 use tug_api::{ApiError, Code};
-use tug_model::{ProjectName, Revision, ServiceName};
+use tug_model::{NodeId, ProjectName, Revision, ServiceName};
 
 use super::json;
 
@@ -35,6 +35,10 @@ pub(super) struct InService {
     /// Its name.
     pub(super) service: ServiceName,
 }
+
+/// The node that the path names.
+#[derive(Debug)]
+pub(super) struct InNode(pub(super) NodeId);
 
 /// The query, as a type.
 #[derive(Debug)]
@@ -78,6 +82,15 @@ impl<S: Send + Sync> FromRequestParts<S> for InService {
             project: named(&segments, "project", ProjectName::parse)?,
             service: named(&segments, "service", ServiceName::parse)?,
         })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InNode {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let segments = segments(parts, state).await?;
+        named(&segments, "node", NodeId::parse).map(Self)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The machines: how they stand, and what the tasks on them use.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,10 +11,11 @@ use tug_api::error::chain;
 use tug_api::node::TaskUse;
 use tug_api::user::{NodeStatus, TaskUsage};
 use tug_model::NodeId;
+use tug_model::node::Node;
 
-use super::Shared;
 use super::authorise::Who;
-use crate::plan::World;
+use super::{Context, Shared};
+use crate::plan::{View, World, machine};
 
 /// An agent that takes longer is left out.
 const USAGE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,25 +25,26 @@ const USAGE_TIMEOUT: Duration = Duration::from_secs(3);
     responses((status = 200, description = "The nodes, sorted by id", body = Vec<NodeStatus>)))]
 pub(super) async fn nodes(State(context): State<Shared>) -> Json<Vec<NodeStatus>> {
     let view = context.stand.view();
-    let world = &view.world;
-    let now = context.clock.now();
-    let mut tasks: BTreeMap<&NodeId, u32> = BTreeMap::new();
-    for task in world.tasks.values() {
-        *tasks.entry(&task.node).or_default() += 1;
+    Json(view.world.nodes.values().map(|node| status(&context, &view, node)).collect())
+}
+
+/// How a node stands.
+pub(super) fn status(context: &Context, view: &View, node: &Node) -> NodeStatus {
+    let (world, now) = (&view.world, context.clock.now());
+    let observed = world.observed.nodes.get(&node.id);
+    let report = observed.and_then(|observed| observed.report.as_ref());
+    let (state, reasons) = machine::stand(view, &node.id, now).unwrap_or_default();
+    let tasks = world.tasks.values().filter(|task| task.node == node.id).count();
+    NodeStatus {
+        node: node.clone(),
+        connected: observed.is_some_and(|observed| observed.connected),
+        last_report: observed.filter(|_| report.is_some()).map(|it| now.since(it.received_at)),
+        engine: report.map(|report| report.engine.clone()),
+        tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+        refusal: context.nodes.refusal(&node.id),
+        state,
+        reasons,
     }
-    let statuses = world.nodes.iter().map(|(id, node)| {
-        let observed = world.observed.nodes.get(id);
-        let report = observed.and_then(|observed| observed.report.as_ref());
-        NodeStatus {
-            node: tug_model::node::Node::clone(node),
-            connected: observed.is_some_and(|observed| observed.connected),
-            last_report: observed.filter(|_| report.is_some()).map(|it| now.since(it.received_at)),
-            engine: report.map(|report| report.engine.clone()),
-            tasks: tasks.get(id).copied().unwrap_or(0),
-            refusal: context.nodes.refusal(id),
-        }
-    });
-    Json(statuses.collect())
 }
 
 /// What every task uses now. Nodes that do not answer in time are left out.
