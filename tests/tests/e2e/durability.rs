@@ -10,6 +10,8 @@ use tug_api::user::ApplyRequest;
 use tug_model::{ProjectName, Revision};
 use tug_tests::tug::Tug;
 
+use crate::number;
+
 /// How many times the orchestrator is killed; `TUG_TEST_ROUNDS` asks for another number.
 const ROUNDS: u64 = 20;
 
@@ -17,7 +19,9 @@ const ROUNDS: u64 = 20;
 async fn an_acknowledged_write_survives_kill_9() -> Result<()> {
     let mut tug = Tug::start().await?;
     let mut acknowledged: BTreeMap<ProjectName, Revision> = BTreeMap::new();
-    for round in 0..rounds() {
+    let rounds = number("TUG_TEST_ROUNDS").unwrap_or(ROUNDS);
+    let mut count = 0;
+    for round in 0..rounds {
         let client = tug.client();
         let writer = tokio::spawn(async move {
             let mut done = Vec::new();
@@ -37,7 +41,9 @@ async fn an_acknowledged_write_survives_kill_9() -> Result<()> {
         // A moment that differs from round to round, spread over what a few hundred writes take.
         tokio::time::sleep(Duration::from_millis(5 + (round * 37) % 200)).await;
         tug.end_server(Signal::KILL).await?;
-        acknowledged.extend(writer.await?);
+        let done = writer.await?;
+        count += done.len();
+        acknowledged.extend(done);
         tug.start_server()?;
         tug.until_connected().await?;
         for (name, revision) in &acknowledged {
@@ -49,6 +55,7 @@ async fn an_acknowledged_write_survives_kill_9() -> Result<()> {
             );
         }
     }
+    println!("{rounds} kills, {count} acknowledged writes, none lost");
     ensure!(!acknowledged.is_empty(), "nothing was written");
     Ok(())
 }
@@ -63,9 +70,4 @@ fn empty_project(name: &ProjectName, number: u64) -> tug_model::spec::Project {
         }},
     });
     serde_json::from_value(json).unwrap()
-}
-
-fn rounds() -> u64 {
-    let asked = std::env::vars().find_map(|(key, value)| (key == "TUG_TEST_ROUNDS").then_some(value));
-    asked.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
 }

@@ -29,6 +29,12 @@ async fn hello_image() -> String {
     name.to_owned()
 }
 
+/// The number in an environment variable, for a run that is longer than usual.
+fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
+    let text = std::env::vars().find_map(|(key, value)| (key == variable).then_some(value))?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
 /// One `POST` over a connection of its own: the answer, as far as there is one.
 async fn post(port: u16, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

@@ -1,23 +1,46 @@
 //! Requests are spread evenly, and none fails while replicas die, come and go.
 
 use anyhow::Result;
+use tokio::time::Instant;
 use tug_tests::docker;
 use tug_tests::load::{Load, get};
 use tug_tests::tug::service;
 
-use crate::Web;
+use crate::{Web, number};
+
+/// How many replicas the service is scaled to; `TUG_TEST_REPLICAS` asks for another number.
+const REPLICAS: usize = 10;
+/// So many requests for each of them.
+const SHARE: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_spread_evenly() -> Result<()> {
-    let web = Web::start("spread", 10).await?;
+async fn a_scaled_service_spreads_its_requests_evenly_and_shrinks_again() -> Result<()> {
+    let replicas = number("TUG_TEST_REPLICAS").unwrap_or(REPLICAS);
+    let web = Web::start("spread", 1).await?;
+    let start = Instant::now();
+    web.tug.ok(&["scale", &format!("{}={replicas}", web.service())]).await?;
+    let grown = start.elapsed();
+
     let load = Load::start(web.port, "/api/hello", 4);
-    load.more(1000).await?;
+    load.more(replicas * SHARE).await?;
     let outcome = load.finish().await;
-    assert_eq!(outcome.failures, Vec::<String>::new());
-    assert_eq!(outcome.answers.len(), 10, "{:?}", outcome.answers);
-    for (replica, count) in &outcome.answers {
-        let percent_of_fair = count * 10 * 100 / outcome.total();
-        assert!((90..=110).contains(&percent_of_fair), "{replica} had {count} of {}", outcome.total());
+    let total = outcome.total();
+    assert_eq!(outcome.failures, Vec::<String>::new(), "of {total} requests");
+    assert_eq!(outcome.answers.len(), replicas, "{:?}", outcome.answers);
+    let counts = || outcome.answers.values().copied();
+    let percent_of_fair = |count: usize| count * replicas * 100 / total;
+    let (least, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
+
+    let start = Instant::now();
+    web.tug.ok(&["scale", &format!("{}=1", web.service())]).await?;
+    let left = web.tug.until_settled(&web.project).await?;
+    println!(
+        "1 → {replicas} in {grown:?}, {replicas} → 1 in {:?}; {total} requests, each replica {least} to {most}",
+        start.elapsed()
+    );
+    assert_eq!(service(&left, "web").tasks.len(), 1, "{left:#?}");
+    for count in [least, most] {
+        assert!((90..=110).contains(&percent_of_fair(count)), "a replica had {count} of {total}");
     }
     Ok(())
 }
