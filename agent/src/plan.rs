@@ -47,13 +47,18 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// The containers of our cluster; all of them while no cluster is known.
     pub fn ours(self) -> impl Iterator<Item = &'a Found> {
-        let cluster = self.orders.cluster();
-        self.found.iter().filter(move |found| cluster.is_empty() || found.identity.cluster == cluster)
+        self.found.iter().filter(move |found| self.is_ours(found))
     }
 
     /// The container that stands for a task: where somebody made several, the one that runs.
     pub fn container(self, task: &TaskId) -> Option<&'a Found> {
-        self.ours().filter(|found| found.identity.task == *task).min_by_key(|found| preference(found))
+        let theirs = self.found.iter().filter(|found| found.identity.task == *task);
+        theirs.filter(|found| self.is_ours(found)).min_by_key(|found| preference(found))
+    }
+
+    fn is_ours(self, found: &Found) -> bool {
+        let cluster = self.orders.cluster();
+        cluster.is_empty() || found.identity.cluster == cluster
     }
 }
 

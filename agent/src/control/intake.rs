@@ -84,7 +84,12 @@ impl Control {
         }
         if let plan::Key::Task(task) = &key {
             self.sight.worked_on(task.clone(), &removed);
-            self.pulse.look_soon();
+            // After the last operation of many there is nothing left to share a look with.
+            if self.jobs.is_quiet() {
+                self.pulse.look_now();
+            } else {
+                self.pulse.look_soon();
+            }
         }
         match failed {
             None => {
@@ -117,7 +122,7 @@ impl Control {
                     self.memory.networks = networks;
                 }
                 self.sight.take(look.number, seen.containers, now);
-                if self.sight.is_behind() {
+                if self.sight.is_behind(|task| self.jobs.is_busy(task)) {
                     self.pulse.look_shortly();
                 }
                 self.belong();

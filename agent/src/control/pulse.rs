@@ -28,9 +28,11 @@ const PERIOD: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// The engine counts as down after so many failures in a row.
 const FAILURES: u32 = 3;
-/// Looks that nothing hangs on take at most about a tenth of the engine's time.
-const SHARE: u32 = 10;
-const LEAST_SPACING: Duration = Duration::from_millis(20);
+/// Looks that nothing hangs on take at most about a twentieth of the time: the engine works as long on one as we do.
+const SHARE: u32 = 20;
+const LEAST_SPACING: Duration = Duration::from_millis(50);
+/// What is known to have happened shows in the list after about this time.
+const SHORTLY: Duration = Duration::from_millis(20);
 const MOST_SPACING: Duration = Duration::from_secs(1);
 
 // === impl Pulse ===
@@ -63,7 +65,7 @@ impl Pulse {
 
     /// The list does not yet show something that is known to have happened.
     pub(super) fn look_shortly(&mut self) {
-        self.due = self.due.min(Instant::now() + LEAST_SPACING);
+        self.due = self.due.min(Instant::now() + SHORTLY);
     }
 
     /// When to look next; `None` while a look is under way.

@@ -86,9 +86,10 @@ impl Sight {
         self.ended.remove(container);
     }
 
-    /// Whether a list has yet to show what an event told.
-    pub(super) fn is_behind(&self) -> bool {
-        !self.ended.is_empty()
+    /// Whether a list has yet to show what an event told. What we stop ourselves is looked at when that is done.
+    pub(super) fn is_behind(&self, is_busy: impl Fn(&TaskId) -> bool) -> bool {
+        let unexpected = |found: &&Found| !is_busy(&found.identity.task);
+        self.found.iter().filter(unexpected).any(|found| self.has_ended(&found.id))
     }
 
     /// Every container with this node's label.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tug_api::error::chain;
 use tug_model::spec::container::PullPolicy;
 use tug_model::{TaskId, Timestamp};
@@ -121,6 +121,13 @@ enum StepError {
     Forgotten(TaskId),
 }
 
+/// A place among the operations that the engine is given at once.
+type Place<'a> = Option<SemaphorePermit<'a>>;
+
+/// What ends within this time when it is asked to is stopped and removed in one place: an engine that has to take down
+/// many containers at the same moment takes longer for all of them. What needs more time only waits, and gives its place
+/// away.
+const PROMPT: Duration = Duration::from_millis(500);
 /// So many of the last lines are read when a process has ended.
 const LAST_LINES: u32 = 20;
 /// And no more than this many bytes of them are kept.
@@ -131,9 +138,10 @@ const LAST_TIME: Duration = Duration::from_secs(3);
 /// Takes the steps of one key, in order, up to the first that fails.
 pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps: Vec<Step>) -> Done {
     let mut outcome = Outcome { key, removed: BTreeSet::new(), made: None, failed: None };
+    let mut place = None;
     for step in steps {
         tracing::debug!(%step, "begin");
-        match carry_out(&tools, &orders, &step, &mut outcome).await {
+        match carry_out((&tools, &mut place), &orders, &step, &mut outcome).await {
             Ok(()) => tracing::info!(%step, "done"),
             Err(error) => {
                 let reason = chain(&error);
@@ -151,8 +159,8 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
     Done::Steps(outcome)
 }
 
-async fn carry_out(
-    tools: &Tools,
+async fn carry_out<'a>(
+    (tools, place): (&'a Tools, &mut Place<'a>),
     orders: &Orders,
     step: &Step,
     outcome: &mut Outcome,
@@ -161,17 +169,27 @@ async fn carry_out(
     match step {
         Step::Create { task, image } => {
             let request = request(tools, orders, task, image)?;
-            let _place = tools.place().await;
+            tools.take_place(place).await;
             runtime.run(&request).await?;
         }
         Step::Start { container, .. } => {
-            let _place = tools.place().await;
+            tools.take_place(place).await;
             runtime.start(container).await?;
         }
         Step::Unpause { container, .. } => runtime.unpause(container).await?,
-        Step::Stop { container, grace, .. } => runtime.stop(container, *grace).await?,
+        Step::Stop { container, grace, .. } => {
+            tools.take_place(place).await;
+            let mut stopped = runtime.stop(container, *grace);
+            match tokio::time::timeout(PROMPT, &mut stopped).await {
+                Ok(stopped) => stopped?,
+                Err(_) => {
+                    *place = None;
+                    stopped.await?;
+                }
+            }
+        }
         Step::Remove { container, .. } => {
-            let _place = tools.place().await;
+            tools.take_place(place).await;
             runtime.remove(container).await?;
             outcome.removed.insert(container.clone());
         }
@@ -218,9 +236,11 @@ async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made
 // === impl Tools ===
 
 impl Tools {
-    /// Waits for a place among the operations that the engine is given at once.
-    async fn place(&self) -> tokio::sync::SemaphorePermit<'_> {
-        self.engine.acquire().await.expect("the semaphore is never closed")
+    /// Waits for a place, unless there is one from the step before.
+    async fn take_place<'a>(&'a self, place: &mut Place<'a>) {
+        if place.is_none() {
+            *place = Some(self.engine.acquire().await.expect("the semaphore is never closed"));
+        }
     }
 }
 

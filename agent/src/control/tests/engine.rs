@@ -137,3 +137,27 @@ async fn nothing_of_the_state_folder_is_mounted() {
     assert!(machine.engine.containers().is_empty());
     agent.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_that_are_slow_to_stop_than_the_engine_is_given_at_once_wait_side_by_side() {
+    let machine = Machine::new();
+    machine.engine.has_image("web:1", Behaviour { is_stubborn: true, ..Behaviour::default() });
+    let agent = machine.agent().await;
+    let numbers: Vec<u32> = (1..=12).collect();
+    agent.assign(&told(1, &template(), &numbers)).await;
+    agent.until_healthy(12).await;
+    let asked = tokio::time::Instant::now();
+    let mut next: Vec<_> = numbers.iter().map(|number| (*number, stop())).collect();
+    next.push((13, Desired::Run));
+    agent.assign(&assignment(2, &template(), &next)).await;
+    agent
+        .until("the new one healthy", |report| {
+            report.tasks.iter().any(|task| task.id == id(13) && task.phase.is_healthy())
+        })
+        .await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    agent.until("the old ones gone", |report| report.tasks.len() == 1).await;
+    let took = asked.elapsed().as_secs_f64();
+    assert!((10.0..12.0).contains(&took), "{took}");
+    agent.end().await;
+}
