@@ -180,12 +180,11 @@ async fn carry_out<'a>(
         Step::Stop { container, grace, .. } => {
             tools.take_place(place).await;
             let mut stopped = runtime.stop(container, *grace);
-            match tokio::time::timeout(PROMPT, &mut stopped).await {
-                Ok(stopped) => stopped?,
-                Err(_) => {
-                    *place = None;
-                    stopped.await?;
-                }
+            if let Ok(stopped) = tokio::time::timeout(PROMPT, &mut stopped).await {
+                stopped?;
+            } else {
+                *place = None;
+                stopped.await?;
             }
         }
         Step::Remove { container, .. } => {
