@@ -1,3 +1,5 @@
+//! Two sides over loopback: who believes whom, and what is said to who speaks something else.
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Extension;
