@@ -160,7 +160,12 @@ fn libraries_stay_in_their_rooms() {
         ("clap", vec!["cli/src/"]),
         (
             "rustls",
-            vec!["api/src/tls", "api/src/serve.rs", "api/src/transport.rs", "orchestrator/src/app/entrance.rs"],
+            vec![
+                "api/src/tls",
+                "api/src/serve.rs",
+                "api/src/transport.rs",
+                "orchestrator/src/app/entrance.rs",
+            ],
         ),
         ("println!", vec!["cli/src/render"]),
     ]);
