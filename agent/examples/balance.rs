@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tug_agent::holder::{self, HolderConfig};
 use tug_agent::proxy::{Balancer, Config};
-use tug_agent::route::{Backend, Table, TableRoute};
+use tug_agent::route::{Backend, Location, Table, TableRoute};
 use tug_model::spec::service::{Port, PortMode, Protocol};
 use tug_model::{ProjectName, ServiceName, TaskId};
 
@@ -42,7 +42,8 @@ async fn run(socket: &str, place: SocketAddr, backends: &[&str]) -> Result<(), F
     };
     let (mut hand_over, mut release) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (_table, follow) = watch::channel(Arc::new(table(place, backends)?));
-    let (balancer, handle) = Balancer::new(Config { holder: Some(holder), ..Config::default() }, follow);
+    let (balancer, handle) =
+        Balancer::new(Config { holder: Some(holder), ..Config::default() }, follow, None);
     let stop = CancellationToken::new();
     let balancing = tokio::spawn(balancer.run(stop.clone()));
     tokio::select! {
@@ -56,7 +57,8 @@ async fn run(socket: &str, place: SocketAddr, backends: &[&str]) -> Result<(), F
 
 fn table(place: SocketAddr, backends: &[&str]) -> Result<Table, Failure> {
     let backend = |(number, address): (usize, &&str)| -> Result<Backend, Failure> {
-        Ok(Backend { task: TaskId::parse(&format!("test.web.{}.1", number + 1))?, address: address.parse()? })
+        let task = TaskId::parse(&format!("test.web.{}.1", number + 1))?;
+        Ok(Backend { task, location: Location::Here(address.parse()?) })
     };
     let route = TableRoute {
         project: ProjectName::parse("test")?,
@@ -71,5 +73,5 @@ fn table(place: SocketAddr, backends: &[&str]) -> Result<Table, Failure> {
         },
         backends: backends.iter().enumerate().map(backend).collect::<Result<_, _>>()?,
     };
-    Ok(Table { number: 1, routes: vec![route] })
+    Ok(Table { number: 1, routes: vec![route], ..Table::default() })
 }

@@ -20,6 +20,7 @@ use crate::http;
 use crate::identity::{self, Keeper, Member};
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
+use crate::peer::{self, Peers};
 use crate::proxy::{self, Balancer, BalancerHandle};
 use crate::route::Table;
 use crate::runtime::Runtime;
@@ -48,6 +49,8 @@ pub struct Config {
     pub server: Option<Server>,
     /// The balancer; `None` does not run it: ports stay closed.
     pub balancer: Option<proxy::Config>,
+    /// Other agents, whose tasks the balancer gives connections to as well; `None`: the node is alone.
+    pub peer: Option<peer::Config>,
     /// How many containers are made, started or removed at once.
     pub concurrency: usize,
     /// Decides where waits fall in their spread: the same seed waits the same.
@@ -177,9 +180,22 @@ impl Agent {
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
         let runs_balancer = config.balancer.is_some();
-        let (balancer, balancer_handle) = Balancer::new(config.balancer.unwrap_or_default(), tables.clone());
+        let keeper = config.server.as_ref().map(|server| {
+            let folder = identity::Folder::of(&config.state_dir);
+            Keeper::open(folder, server.way(), node.clone(), config.clock, config.seed)
+        });
+        let keeper = keeper.transpose()?;
+        let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
+        let (local_sender, local) = watch::channel(None);
+        // What other agents may ask is not known yet; each request says by whose certificate it comes.
+        let peers =
+            config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), Router::new()));
+        let (peers, address) = peers.unzip();
+        let (balancer, balancer_handle) =
+            Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
-        let router = http::router(Arc::clone(&follower), Arc::clone(&config.runtime), snapshots);
+        let runtime = Arc::clone(&config.runtime);
+        let router = http::router(Arc::clone(&follower), runtime, snapshots, balancer_handle.clone());
         let control = Control::new(Parts {
             runtime: config.runtime,
             prober: config.prober,
@@ -189,19 +205,12 @@ impl Agent {
             balancer: balancer_handle.clone(),
             table,
             snapshot,
-            machine: Machine { hostname: config.hostname, labels: config.labels },
+            machine: Machine { hostname: config.hostname, labels: config.labels, address },
             configs: config.state_dir.join("configs"),
             private,
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let keeper = config.server.as_ref().map(|server| {
-            let folder = identity::Folder::of(&config.state_dir);
-            Keeper::open(folder, server.way(), node.clone(), config.clock, config.seed)
-        });
-        let keeper = keeper.transpose()?;
-        let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
-        let (local_sender, local) = watch::channel(None);
         let place = match (config.server, &keeper) {
             (Some(server), Some(keeper)) => Some(server.place(keeper)?),
             (None, _) | (_, None) => None,

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use tug_api::error::chain;
 use tug_api::{ApiError, Code, lines};
 use tug_model::TaskId;
-use tug_model::assignment::Assignment;
+use tug_model::assignment::{Assignment, Hints};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
+use crate::proxy::BalancerHandle;
 use crate::runtime::{ContainerId, Runtime};
 
 /// How everything stands, now and from now on.
@@ -31,6 +32,7 @@ struct Shared {
     follower: Arc<Follower>,
     runtime: Arc<dyn Runtime>,
     snapshots: Snapshots,
+    balancer: BalancerHandle,
     samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
 }
 
@@ -38,25 +40,25 @@ struct Shared {
 const LARGEST: usize = 256 << 20;
 
 /// The agent's router.
-pub(crate) fn router(follower: Arc<Follower>, runtime: Arc<dyn Runtime>, snapshots: Snapshots) -> Router {
+pub(crate) fn router(
+    follower: Arc<Follower>,
+    runtime: Arc<dyn Runtime>,
+    snapshots: Snapshots,
+    balancer: BalancerHandle,
+) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
+        .route("/hints", put(hints))
         .route("/reports", get(reports))
         .route("/tasks/{id}/logs", get(logs::logs))
         .route("/tasks/{id}/exec", post(exec::exec))
         .route("/usage", get(usage::usage))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .with_state(Shared { follower, runtime, snapshots, samples: Arc::default() })
+        .with_state(Shared { follower, runtime, snapshots, balancer, samples: Arc::default() })
 }
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
-    let body = axum::body::to_bytes(request.into_body(), LARGEST)
-        .await
-        .map_err(|error| ApiError::new(Code::BadRequest, chain(&error)))?;
-    let assignment: Assignment = serde_json::from_slice(&body).map_err(|error| {
-        let code = if error.is_data() { Code::Invalid } else { Code::JsonSyntax };
-        ApiError::new(code, error.to_string())
-    })?;
+    let assignment: Assignment = body(request).await?;
     match shared.follower.accept(assignment) {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ Rejection::Refused(_)) => {
@@ -69,6 +71,13 @@ async fn assignment(State(shared): State<Shared>, request: Request) -> Result<St
             Err(ApiError::new(code, chain(&error)))
         }
     }
+}
+
+/// Whom the balancer tries last.
+async fn hints(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
+    let hints: Hints = body(request).await?;
+    shared.balancer.set_hints(hints);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The newest report, then every one that follows; those that come while nobody reads are skipped.
@@ -101,6 +110,17 @@ impl Shared {
 /// The task in a path.
 fn task(Path(id): Path<String>) -> Result<TaskId, ApiError> {
     TaskId::parse(&id).map_err(|error| ApiError::new(Code::BadRequest, error.to_string()))
+}
+
+/// What a request says.
+async fn body<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let body = axum::body::to_bytes(request.into_body(), LARGEST)
+        .await
+        .map_err(|error| ApiError::new(Code::BadRequest, chain(&error)))?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let code = if error.is_data() { Code::Invalid } else { Code::JsonSyntax };
+        ApiError::new(code, error.to_string())
+    })
 }
 
 /// An answer as JSON.

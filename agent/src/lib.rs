@@ -9,7 +9,7 @@
 //!      └────────── GET /reports ◀──── control: everything, whole, on change and every second
 //! ```
 //!
-//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`;
+//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`; `proxy → peer`;
 //! `plan` is pure and knows only `tug-model`, the plain data of [`runtime`] and [`route`].
 
 pub mod app;
@@ -20,6 +20,7 @@ mod http;
 pub mod identity;
 pub mod ledger;
 mod link;
+pub mod peer;
 pub mod plan;
 pub mod proxy;
 pub mod route;

@@ -5,18 +5,22 @@
 //! answer may be asked again (`connection` has the rule).
 //!
 //! - `ports` opens and closes the listening sockets; a port that cannot be opened is tried again every second.
-//! - `backends` counts the connections of each task, those to tasks out of the table included: a task that the table
-//!   no longer names keeps its connections until they end.
+//! - `registry` counts the connections of each task, those to tasks out of the table included: a task that the table
+//!   no longer names keeps its connections until they end. `backends` gives connections to them.
+//! - Tasks of other nodes are reached through the agents there ([`crate::peer`]); `inbound` is what those agents do then.
 //! - `keeper` gives a duplicate of each listening socket to the holder ([`crate::holder`]), so that the ports
 //!   outlive the agent.
 
 mod backends;
 mod connection;
+mod inbound;
 mod keeper;
 mod listen;
 mod owner;
 mod pick;
+mod pipe;
 mod ports;
+mod registry;
 mod relay;
 mod request;
 #[cfg(test)]
@@ -33,15 +37,17 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tug_model::TaskId;
+use tug_model::assignment::Hints;
 use tug_model::report::ClosedPort;
 
-use self::backends::Registry;
 use self::connection::Ending;
 pub use self::connection::{Leave, Timing};
 use self::keeper::Keeper;
 use self::listen::Door;
 use self::ports::Ports;
+use self::registry::Registry;
 use crate::holder::{self, HolderConfig};
+use crate::peer::{Knock, Peers};
 use crate::route::Table;
 
 /// How often a port that could not be opened is tried again.
@@ -81,6 +87,7 @@ pub enum StopKind {
 pub struct Balancer {
     config: Config,
     table: watch::Receiver<Arc<Table>>,
+    peers: Option<Peers>,
     registry: Arc<Registry>,
     is_for_good: Arc<AtomicBool>,
     relieved: CancellationToken,
@@ -105,9 +112,13 @@ impl Default for Config {
 // === impl Balancer ===
 
 impl Balancer {
-    /// A balancer that follows `table`.
-    pub fn new(config: Config, table: watch::Receiver<Arc<Table>>) -> (Self, BalancerHandle) {
-        let registry = Arc::new(Registry::new());
+    /// A balancer that follows `table`. Without `peers`, tasks of other nodes are given no connections.
+    pub fn new(
+        config: Config,
+        table: watch::Receiver<Arc<Table>>,
+        peers: Option<Peers>,
+    ) -> (Self, BalancerHandle) {
+        let registry = Arc::new(Registry::new(peers.as_ref().map(|peers| Arc::clone(&peers.pool))));
         let is_for_good = Arc::new(AtomicBool::new(config.at_stop == StopKind::Release));
         let relieved = CancellationToken::new();
         let handle = BalancerHandle {
@@ -115,7 +126,7 @@ impl Balancer {
             is_for_good: Arc::clone(&is_for_good),
             relieved: relieved.clone(),
         };
-        (Self { config, table, registry, is_for_good, relieved }, handle)
+        (Self { config, table, peers, registry, is_for_good, relieved }, handle)
     }
 
     /// Balances until `stop`, then accepts no more and lets the open connections end: see [`Timing::hurried`] and
@@ -129,11 +140,47 @@ impl Balancer {
             ending: Ending { stop: stop.clone(), relieved: self.relieved.clone() },
         });
         let keeper = Keeper::new(self.config.holder.take());
+        let pool = self.peers.as_ref().map(|peers| Arc::clone(&peers.pool));
+        if let Some(peers) = self.peers.take() {
+            self.listen(peers, &door, &stop);
+        }
         let mut ports = Ports::new(Arc::clone(&self.registry), Arc::clone(&door), keeper);
         self.follow(&mut ports, &stop).await;
         ports.close(!self.is_for_good.load(Ordering::Relaxed)).await;
         door.connections.close();
         door.connections.wait().await;
+        if let Some(pool) = pool {
+            pool.close().await;
+        }
+    }
+
+    /// Takes connections that other agents pass on, until `stop`.
+    fn listen(&self, peers: Peers, door: &Arc<Door>, stop: &CancellationToken) {
+        let (registry, shared) = (Arc::clone(&self.registry), Arc::clone(door));
+        let answer = move |knock: Knock| {
+            let Ok(permit) = Arc::clone(&shared.permits).try_acquire_owned() else {
+                return knock.refuse();
+            };
+            let (registry, timing) = (Arc::clone(&registry), Arc::clone(&shared.timing));
+            let serving = inbound::serve(knock, registry, timing, shared.ending.clone());
+            shared.connections.spawn(async move {
+                serving.await;
+                drop(permit);
+            });
+        };
+        let registry = Arc::clone(&self.registry);
+        let closed = move |closed: Option<(u16, std::io::Error)>| {
+            let closed = closed.map(|(port, error)| ClosedPort {
+                port,
+                reason: format!(
+                    "port {port} cannot be opened for the agents of other nodes ({error}): free it, or choose another \
+                     with --peer-listen"
+                ),
+            });
+            registry.set_closed_to_peers(closed);
+        };
+        let lines = door.connections.clone();
+        door.connections.spawn(peers.listener.run(answer, closed, lines, stop.clone()));
     }
 
     /// Follows the table until `stop`.
@@ -201,6 +248,11 @@ impl BalancerHandle {
     /// Moves when it routes by another table, when the closed ports change, and when a task that the table no longer names has lost its last connection.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.registry.changed()
+    }
+
+    /// Whom the orchestrator knows not to serve, whole: they are tried last.
+    pub fn set_hints(&self, hints: Hints) {
+        self.registry.set_hints(hints);
     }
 
     /// Another balancer has taken over: once this one is stopped, its connections may take their time.

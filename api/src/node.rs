@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `PUT /assignment` | 204; 409 with a [`Refusal`](tug_model::assignment::Refusal) in the message when the agent will not obey |
+//! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
 //! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
 //! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
@@ -12,7 +13,7 @@ use axum::body::Body;
 use futures_util::Stream;
 use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
-use tug_model::assignment::Assignment;
+use tug_model::assignment::{Assignment, Hints};
 use tug_model::report::Report;
 use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
 
@@ -78,6 +79,12 @@ impl NodeClient {
     /// Gives the agent its assignment. An error with the code `conflict` is a refusal.
     pub async fn assign(&self, assignment: &Assignment) -> Result<(), CallError> {
         let request = json_body(Method::PUT, "/assignment", assignment)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// Tells the agent which backends on other nodes do not serve, as far as is known.
+    pub async fn hint(&self, hints: &Hints) -> Result<(), CallError> {
+        let request = json_body(Method::PUT, "/hints", hints)?;
         call(&self.channel, request).await.map(drop)
     }
 

@@ -11,6 +11,7 @@ use tug_model::task::Desired;
 use tug_model::{TaskId, Timestamp};
 
 use super::{COALESCE, Control, SECOND};
+use crate::peer::Address;
 use crate::plan::{self, Doing, ImageWanted, Key, Orders, Serving, View};
 use crate::route::Table;
 use crate::runtime::{ContainerId, EngineHealth, Found, State};
@@ -37,6 +38,8 @@ pub(crate) struct Inside {
 pub(crate) struct Machine {
     pub(crate) hostname: String,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Where other agents reach this one, if they may.
+    pub(crate) address: Option<Address>,
 }
 
 // === impl Control ===
@@ -58,10 +61,11 @@ impl Control {
             }
         }
         let routes = plan::routes(orders, &serving);
+        let peers = &orders.assignment().peers;
         self.table.send_if_modified(|current| {
-            let changed = current.number == 0 || current.routes != routes;
+            let changed = current.number == 0 || current.routes != routes || current.peers != *peers;
             if changed {
-                *current = Arc::new(Table { number: current.number + 1, routes });
+                *current = Arc::new(Table { number: current.number + 1, routes, peers: peers.clone() });
             }
             changed
         });
@@ -153,7 +157,7 @@ impl Control {
             labels: self.machine.labels.clone(),
             engine_version: engine.map(|engine| engine.version.clone()).unwrap_or_default(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            address: None,
+            address: self.machine.address.as_ref().and_then(Address::get),
         }
     }
 

@@ -65,6 +65,7 @@ impl Machine {
             clock: self.clock,
             server: None,
             balancer: None,
+            peer: None,
             concurrency: 4,
             seed: 1,
         }

@@ -7,7 +7,7 @@ use tug_model::assignment::Route;
 use tug_model::spec::container::NetworkMode;
 
 use super::Orders;
-use crate::route::{Backend, TableRoute};
+use crate::route::{Backend, Location, TableRoute};
 
 /// A task that serves, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,8 @@ pub struct Serving {
     pub address: Option<IpAddr>,
 }
 
-/// Every route of `orders` with those of its tasks that may be given connections and are in `serving`, which is sorted.
+/// Every route of `orders` with those of its tasks that may be given connections: of this node's those in `serving`, which
+/// is sorted, and of others' those whose agent can be reached.
 pub fn routes(orders: &Orders, serving: &[Serving]) -> Vec<TableRoute> {
     let routes = orders.assignment().routes.iter().map(|route| TableRoute {
         project: route.project.clone(),
@@ -37,11 +38,18 @@ fn backends(orders: &Orders, serving: &[Serving], route: &Route) -> Vec<Backend>
         .filter_map(|task| {
             let at = serving.binary_search_by(|serving| serving.task.cmp(task)).ok()?;
             let address = address(orders, serving.get(at)?)?;
-            Some(Backend { task: task.clone(), address: SocketAddr::new(address, route.port.target) })
+            let location = Location::Here(SocketAddr::new(address, route.port.target));
+            Some(Backend { task: task.clone(), location })
         })
         .collect();
+    let peers = &orders.assignment().peers;
+    let reachable = route.remote.iter().filter(|remote| peers.contains_key(&remote.node));
+    backends.extend(reachable.map(|remote| Backend {
+        task: remote.task.clone(),
+        location: Location::There { node: remote.node.clone(), port: route.port.target },
+    }));
     backends.sort();
-    backends.dedup();
+    backends.dedup_by(|b, a| a.task == b.task);
     backends
 }
 

@@ -1,43 +1,23 @@
-//! The backends of each route, and how many connections each task has: counted here and nowhere else.
+//! The backends of each route, and who of them is given the next connection.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tug_model::TaskId;
-use tug_model::report::ClosedPort;
 
 use super::pick::{Candidate, pick};
-use crate::route::Backend;
+use super::pipe::Pipe;
+use super::registry::{Gauge, Reach, Registry, lock};
+use crate::peer::TunnelError;
+use crate::route::{Backend, Location};
 
-/// For how long after a failure a backend is passed over where there are others.
-const SUSPICION: Duration = Duration::from_secs(1);
-
-/// What all parts of a balancer, and those who ask it, know of its tasks and ports.
-#[derive(Debug)]
-pub(super) struct Registry {
-    gauges: Mutex<BTreeMap<TaskId, Arc<Gauge>>>,
-    closed_ports: Mutex<Vec<ClosedPort>>,
-    /// The number of the table that connections are given by.
-    applied: AtomicU64,
-    changed: watch::Sender<u64>,
-    origin: Instant,
-}
-
-/// One task.
-#[derive(Debug)]
-struct Gauge {
-    task: TaskId,
-    open: AtomicU32,
-    /// Whether the newest table names it.
-    routed: AtomicBool,
-    /// In milliseconds since the registry's origin.
-    suspected_until: AtomicU64,
-}
+/// A timer that is later than this was held up.
+const LATE: Duration = Duration::from_millis(20);
 
 /// A published port and who is behind it.
 #[derive(Debug)]
@@ -51,10 +31,19 @@ pub(super) struct Route {
 /// A backend of a route, with its task's gauge at hand.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    address: SocketAddr,
+    way: Way,
     gauge: Arc<Gauge>,
     /// How many connections of this route it was given.
     given: Arc<AtomicU64>,
+}
+
+/// How a task is reached.
+#[derive(Debug, Clone)]
+enum Way {
+    /// On this node.
+    Direct(SocketAddr),
+    /// Through the agent of its node: a port inside its container.
+    Through(Arc<Reach>, u16),
 }
 
 /// A connection to a backend, counted as open until this is dropped.
@@ -62,98 +51,6 @@ pub(super) struct Target {
 pub(super) struct Lease {
     target: Target,
     registry: Arc<Registry>,
-}
-
-// === impl Registry ===
-
-impl Registry {
-    pub(super) fn new() -> Self {
-        Self {
-            gauges: Mutex::default(),
-            closed_ports: Mutex::default(),
-            applied: AtomicU64::new(0),
-            changed: watch::channel(0).0,
-            origin: Instant::now(),
-        }
-    }
-
-    /// The open connections of each task that has any.
-    pub(super) fn connections(&self) -> BTreeMap<TaskId, u32> {
-        let gauges = lock(&self.gauges);
-        let open = gauges.iter().map(|(task, gauge)| (task.clone(), gauge.open.load(Ordering::Relaxed)));
-        open.filter(|(_, open)| *open > 0).collect()
-    }
-
-    pub(super) fn closed_ports(&self) -> Vec<ClosedPort> {
-        lock(&self.closed_ports).clone()
-    }
-
-    pub(super) fn set_closed_ports(&self, mut ports: Vec<ClosedPort>) {
-        ports.sort();
-        let mut current = lock(&self.closed_ports);
-        if *current != ports {
-            *current = ports;
-            self.announce();
-        }
-    }
-
-    pub(super) fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// The number of the table that connections are given by.
-    pub(super) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Acquire)
-    }
-
-    /// From here on no connection is given to a task that the table of this number does not name.
-    pub(super) fn set_applied(&self, number: u64) {
-        if self.applied.swap(number, Ordering::AcqRel) != number {
-            self.announce();
-        }
-    }
-
-    /// Notes which tasks the newest table names, and forgets those that are neither named nor connected to.
-    pub(super) fn set_routed<'a>(&self, routed: impl Iterator<Item = &'a Backend>) {
-        let routed: BTreeSet<&TaskId> = routed.map(|backend| &backend.task).collect();
-        let mut gauges = lock(&self.gauges);
-        for (task, gauge) in gauges.iter() {
-            let is_routed = routed.contains(task);
-            let was_routed = gauge.routed.swap(is_routed, Ordering::Relaxed);
-            // Its last connection may have ended just before, when that was no news yet.
-            if was_routed && !is_routed && gauge.open.load(Ordering::Relaxed) == 0 {
-                self.announce();
-            }
-        }
-        // A gauge that a target or a lease still holds must stay, or its task would be counted twice.
-        gauges.retain(|_, gauge| gauge.routed.load(Ordering::Relaxed) || Arc::strong_count(gauge) > 1);
-    }
-
-    fn gauge(&self, task: &TaskId) -> Arc<Gauge> {
-        let mut gauges = lock(&self.gauges);
-        Arc::clone(gauges.entry(task.clone()).or_insert_with(|| Arc::new(Gauge::new(task))))
-    }
-
-    fn announce(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-// === impl Gauge ===
-
-impl Gauge {
-    fn new(task: &TaskId) -> Self {
-        Self {
-            task: task.clone(),
-            open: AtomicU32::new(0),
-            routed: AtomicBool::new(true),
-            suspected_until: AtomicU64::new(0),
-        }
-    }
 }
 
 // === impl Route ===
@@ -165,19 +62,33 @@ impl Route {
 
     /// From now on connections go to `backends`.
     pub(super) fn set_backends(&self, backends: &[Backend]) {
+        let backends: Vec<(&Backend, Way)> =
+            backends.iter().filter_map(|backend| Some((backend, self.way(&backend.location)?))).collect();
         self.targets.send_if_modified(|targets| {
-            if targets.len() == backends.len() && targets.iter().zip(backends).all(|(t, b)| t.is(b)) {
+            let is_same = |(target, (backend, way)): (&Target, &(&Backend, Way))| target.is(backend, way);
+            if targets.len() == backends.len() && targets.iter().zip(&backends).all(is_same) {
                 return false;
             }
             // A new backend begins as if it had always had its share.
             let most = targets.iter().map(|target| target.given.load(Ordering::Relaxed)).max().unwrap_or(0);
-            let target = |backend: &Backend| match targets.iter().find(|target| target.is(backend)) {
-                Some(known) => known.clone(),
-                None => Target::new(backend, self.registry.gauge(&backend.task), most),
+            let target = |(backend, way): &(&Backend, Way)| {
+                let known = targets.iter().find(|target| target.is(backend, way)).cloned();
+                known.unwrap_or_else(|| Target {
+                    way: way.clone(),
+                    gauge: self.registry.gauge(&backend.task),
+                    given: Arc::new(AtomicU64::new(most)),
+                })
             };
             *targets = backends.iter().map(target).collect();
             true
         });
+    }
+
+    fn way(&self, location: &Location) -> Option<Way> {
+        match location {
+            Location::Here(address) => Some(Way::Direct(*address)),
+            Location::There { node, port } => Some(Way::Through(self.registry.reach(node)?, *port)),
+        }
     }
 
     /// Moves whenever the backends change.
@@ -192,34 +103,48 @@ impl Route {
 
     /// Gives the connection to the best backend, preferably one that is not among `tried`.
     pub(super) fn lease(&self, tried: &[TaskId]) -> Option<Lease> {
-        let now = self.registry.millis();
+        let now = self.registry.now();
         let _choice = lock(&self.choice);
         let targets = self.targets.borrow();
         let picked = pick(targets.iter().map(|target| target.candidate(tried, now)))?;
         let target = targets.get(picked.index)?.clone();
         target.given.store(picked.given, Ordering::Relaxed);
-        target.gauge.open.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { target, registry: Arc::clone(&self.registry) })
+        Some(Lease::new(target, &self.registry))
     }
 }
 
 // === impl Target ===
 
 impl Target {
-    fn new(backend: &Backend, gauge: Arc<Gauge>, given: u64) -> Self {
-        Self { address: backend.address, gauge, given: Arc::new(AtomicU64::new(given)) }
+    /// A task of this node.
+    pub(super) fn here(address: SocketAddr, gauge: Arc<Gauge>) -> Self {
+        Self { way: Way::Direct(address), gauge, given: Arc::default() }
     }
 
-    fn is(&self, backend: &Backend) -> bool {
-        self.address == backend.address && self.gauge.task == backend.task
+    fn is(&self, backend: &Backend, way: &Way) -> bool {
+        let is_same_way = match (&self.way, way) {
+            (Way::Direct(ours), Way::Direct(theirs)) => ours == theirs,
+            (Way::Through(ours, our_port), Way::Through(theirs, their_port)) => {
+                Arc::ptr_eq(ours, theirs) && our_port == their_port
+            }
+            (Way::Direct(_), Way::Through(..)) | (Way::Through(..), Way::Direct(_)) => false,
+        };
+        is_same_way && self.gauge.task == backend.task
     }
 
     fn candidate(&self, tried: &[TaskId], now: u64) -> Candidate {
+        let (remote, is_away, is_doubted) = match &self.way {
+            Way::Direct(_) => (false, false, false),
+            Way::Through(reach, _) => (true, reach.is_away(), reach.is_doubted(now)),
+        };
         Candidate {
             tried: tried.contains(&self.gauge.task),
-            suspected: self.gauge.suspected_until.load(Ordering::Relaxed) > now,
+            // Of the tasks of this node more is known here.
+            hinted: remote && (is_away || self.gauge.is_hinted()),
+            suspected: is_doubted || self.gauge.is_suspected(now),
             connections: self.gauge.open.load(Ordering::Relaxed),
             given: self.given.load(Ordering::Relaxed),
+            remote,
         }
     }
 }
@@ -227,18 +152,60 @@ impl Target {
 // === impl Lease ===
 
 impl Lease {
+    /// One more connection to `target`.
+    pub(super) fn new(target: Target, registry: &Arc<Registry>) -> Self {
+        target.gauge.open.fetch_add(1, Ordering::Relaxed);
+        Self { target, registry: Arc::clone(registry) }
+    }
+
     pub(super) fn task(&self) -> &TaskId {
         &self.target.gauge.task
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.target.address
-    }
-
     /// Lets other connections avoid this backend for a moment.
     pub(super) fn suspect(&self) {
-        let until = self.registry.millis() + u64::try_from(SUSPICION.as_millis()).unwrap_or(u64::MAX);
-        self.target.gauge.suspected_until.store(until, Ordering::Relaxed);
+        self.target.gauge.suspect(self.registry.soon());
+    }
+
+    /// Connects, within `limit`. Notes a failure where it says something of the backend, or of its whole node.
+    pub(super) async fn connect(&self, limit: Duration) -> Option<Pipe> {
+        let began = Instant::now();
+        // A time-out that itself came late says that this machine is busy, and nothing of the backend.
+        let is_late = || began.elapsed() >= limit + LATE;
+        let (reason, is_ours) = match &self.target.way {
+            Way::Direct(address) => match timeout(limit, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Some(Pipe::Socket(stream)),
+                Ok(Err(error)) => (error.to_string(), is_our_own(&error)),
+                Err(_) => (format!("no answer within {limit:?}"), is_late()),
+            },
+            Way::Through(reach, port) => {
+                let heard = reach.neighbour.heard();
+                match timeout(limit, reach.neighbour.tunnel(self.task(), *port)).await {
+                    Ok(Ok(tunnel)) => {
+                        self.registry.refute(&self.target.gauge, reach);
+                        return Some(Pipe::Tunnel(tunnel));
+                    }
+                    Ok(Err(error)) => {
+                        if matches!(error, TunnelError::Unreachable { .. }) {
+                            reach.doubt(self.registry.soon());
+                        }
+                        (tug_api::error::chain(&error), false)
+                    }
+                    Err(_) => {
+                        let is_late = is_late();
+                        if !is_late && reach.neighbour.heard() == heard {
+                            reach.doubt(self.registry.soon());
+                        }
+                        (format!("no answer within {limit:?}"), is_late)
+                    }
+                }
+            }
+        };
+        tracing::debug!(task = %self.task(), reason, "backend not reached");
+        if !is_ours {
+            self.suspect();
+        }
+        None
     }
 }
 
@@ -252,24 +219,28 @@ impl Drop for Lease {
     }
 }
 
-/// What these locks guard is whole at every moment, also after a panic elsewhere.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether it was this process that could not connect, whatever the backend.
+fn is_our_own(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    own.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn backend(number: u16) -> Backend {
         Backend {
             task: TaskId::parse(&format!("shop.web.{number}.7")).unwrap(),
-            address: SocketAddr::from(([127, 0, 0, 1], number)),
+            location: Location::Here(SocketAddr::from(([127, 0, 0, 1], number))),
         }
     }
 
     fn route(backends: &[Backend]) -> (Arc<Registry>, Route) {
-        let registry = Arc::new(Registry::new());
+        let registry = Arc::new(Registry::new(None));
         let route = Route::new(Arc::clone(&registry));
         route.set_backends(backends);
         (registry, route)
@@ -291,7 +262,7 @@ mod tests {
     fn connections_of_one_task_over_two_ports_are_one_count() {
         let (registry, route) = route(&[backend(1)]);
         let second = Route::new(Arc::clone(&registry));
-        second.set_backends(&[Backend { address: SocketAddr::from(([127, 0, 0, 1], 9)), ..backend(1) }]);
+        second.set_backends(&[Backend { location: backend(9).location, ..backend(1) }]);
         let _leases = (route.lease(&[]), second.lease(&[]));
         assert_eq!(registry.connections(), BTreeMap::from([(backend(1).task, 2)]));
     }
@@ -309,7 +280,7 @@ mod tests {
         drop(lease);
         assert!(changed.has_changed().unwrap());
         registry.set_routed([backend(2)].iter());
-        assert_eq!(lock(&registry.gauges).len(), 1);
+        assert_eq!(registry.known_tasks(), 1);
     }
 
     #[test]
@@ -336,7 +307,7 @@ mod tests {
         for _ in 0..5 {
             assert_ne!(route.lease(&[]).unwrap().task(), &bad);
         }
-        tokio::time::advance(SUSPICION).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         let tasks = [route.lease(&[]).unwrap().task().clone(), route.lease(&[]).unwrap().task().clone()];
         assert!(tasks.contains(&bad), "{tasks:?}");
     }

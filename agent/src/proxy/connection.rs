@@ -11,17 +11,17 @@
 //! Every other failure is the client's to see, as it would see it without a balancer: an orderly end as an orderly end,
 //! a broken connection as a broken connection.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tug_model::TaskId;
 
 use super::backends::{Lease, Route};
-use super::relay::{self, End, Relay, Silence};
+use super::pipe::Pipe;
+use super::relay::{End, Relay, Silence};
 
 /// How often a request is said again after a backend failed on it.
 const REPLAYS: u32 = 2;
@@ -29,9 +29,6 @@ const REPLAYS: u32 = 2;
 /// The first wait when every backend has failed; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// A timer that is later than this was held up.
-const LATE: Duration = Duration::from_millis(20);
 
 /// How long things may take.
 #[derive(Debug, Clone)]
@@ -100,9 +97,10 @@ impl Default for Timing {
 
 /// Serves `client` until its connection ends, or ends it after its balancer was stopped.
 pub(super) async fn serve(client: TcpStream, route: Arc<Route>, timing: Arc<Timing>, ending: Ending) {
+    let client = Pipe::Socket(client);
     let mut search = Search::new(&route, &timing);
     let Some((mut lease, backend)) = search.backend().await else {
-        return relay::reset(client);
+        return client.reset();
     };
     let mut relay = Relay::new(client, backend, timing.half_open);
     loop {
@@ -131,7 +129,7 @@ pub(super) async fn serve(client: TcpStream, route: Arc<Route>, timing: Arc<Timi
 }
 
 /// Runs the relay to its end, and after the stop no longer than it may.
-async fn drive(relay: &mut Relay, timing: &Timing, ending: &Ending) -> End {
+pub(super) async fn drive(relay: &mut Relay, timing: &Timing, ending: &Ending) -> End {
     tokio::select! {
         biased;
         end = relay.run() => return end,
@@ -176,7 +174,7 @@ impl<'a> Search<'a> {
     }
 
     /// A connection to a backend; `None` if none was found in time.
-    async fn backend(&mut self) -> Option<(Lease, TcpStream)> {
+    async fn backend(&mut self) -> Option<(Lease, Pipe)> {
         loop {
             // Subscribed before looking, so that a table that comes in between is not missed.
             let mut news = self.route.news();
@@ -200,21 +198,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn connect(&mut self, lease: Lease) -> Option<(Lease, TcpStream)> {
+    async fn connect(&mut self, lease: Lease) -> Option<(Lease, Pipe)> {
         let limit = if self.failures == 0 { self.timing.first_connect } else { self.timing.connect };
-        let began = Instant::now();
-        let error = match timeout(limit, TcpStream::connect(lease.address())).await {
-            Ok(Ok(backend)) => {
-                self.connected_at = Instant::now();
-                return Some((lease, backend));
-            }
-            Ok(Err(error)) => error,
-            Err(_) => io::Error::from(io::ErrorKind::TimedOut),
-        };
-        tracing::debug!(task = %lease.task(), address = %lease.address(), %error, "backend not reached");
-        // A time-out that itself came late says that this machine is busy, and nothing of the backend.
-        if !is_our_own(&error) && began.elapsed() < limit + LATE {
-            lease.suspect();
+        if let Some(backend) = lease.connect(limit).await {
+            self.connected_at = Instant::now();
+            return Some((lease, backend));
         }
         self.tried.push(lease.task().clone());
         self.failures += 1;
@@ -256,11 +244,4 @@ impl<'a> Search<'a> {
         self.pause = LONGEST_PAUSE.min(pause * 2);
         self.deadline.min(Instant::now() + pause)
     }
-}
-
-/// Whether it was this process that could not connect, whatever the backend.
-fn is_our_own(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let own = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
-    own.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -1,5 +1,5 @@
-//! Which of several backends is given the next connection: the one with the fewest, and among equals the one that was
-//! given the fewest so far.
+//! Which of several backends is given the next connection: the one with the fewest, among equals the one that was given
+//! the fewest so far, and among those one of this node.
 //!
 //! Pure: the caller counts connections and remembers failures.
 
@@ -12,12 +12,16 @@ const LAG: u64 = 8;
 pub(super) struct Candidate {
     /// The very connection that is to be given away has failed on it before.
     pub(super) tried: bool,
+    /// The orchestrator says that it does not serve.
+    pub(super) hinted: bool,
     /// A connection failed on it a moment ago.
     pub(super) suspected: bool,
     /// How many connections it has.
     pub(super) connections: u32,
     /// How many it was given so far.
     pub(super) given: u64,
+    /// It is on another node.
+    pub(super) remote: bool,
 }
 
 /// Who is given a connection.
@@ -33,9 +37,11 @@ pub(super) struct Pick {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     tried: bool,
+    hinted: bool,
     suspected: bool,
     connections: u32,
     given: u64,
+    remote: bool,
 }
 
 /// The best of `candidates`; `None` if there are none.
@@ -50,8 +56,8 @@ pub(super) fn pick(candidates: impl Iterator<Item = Candidate> + Clone) -> Optio
 
 impl Rank {
     fn of(candidate: Candidate, floor: u64) -> Self {
-        let Candidate { tried, suspected, connections, given } = candidate;
-        Self { tried, suspected, connections, given: given.max(floor) }
+        let Candidate { tried, hinted, suspected, connections, given, remote } = candidate;
+        Self { tried, hinted, suspected, connections, given: given.max(floor), remote }
     }
 }
 
@@ -64,12 +70,19 @@ mod tests {
     use super::*;
 
     fn free(connections: u32, given: u64) -> Candidate {
-        Candidate { tried: false, suspected: false, connections, given }
+        Candidate { tried: false, hinted: false, suspected: false, connections, given, remote: false }
     }
 
     fn candidate() -> impl Strategy<Value = Candidate> {
-        (any::<bool>(), any::<bool>(), 0..4_u32, 0..4_u64).prop_map(
-            |(tried, suspected, connections, given)| Candidate { tried, suspected, connections, given },
+        (any::<[bool; 4]>(), 0..4_u32, 0..4_u64).prop_map(
+            |([tried, hinted, suspected, remote], connections, given)| Candidate {
+                tried,
+                hinted,
+                suspected,
+                connections,
+                given,
+                remote,
+            },
         )
     }
 
@@ -109,9 +122,26 @@ mod tests {
 
     #[test]
     fn a_suspected_backend_is_given_a_connection_only_when_it_is_alone() {
-        let suspected = Candidate { tried: false, suspected: true, connections: 0, given: 0 };
+        let suspected = Candidate { suspected: true, ..free(0, 0) };
         assert_eq!(pick([suspected, free(1000, 1000)].into_iter()).unwrap().index, 1);
         assert_eq!(pick([suspected].into_iter()).unwrap().index, 0);
+    }
+
+    #[test]
+    fn who_is_hinted_at_is_asked_last_but_before_who_has_failed_this_very_connection() {
+        let hinted = Candidate { hinted: true, ..free(0, 0) };
+        let suspected = Candidate { suspected: true, ..free(1000, 1000) };
+        let tried = Candidate { tried: true, ..free(0, 0) };
+        assert_eq!(pick([hinted, suspected].into_iter()).unwrap().index, 1);
+        assert_eq!(pick([tried, hinted].into_iter()).unwrap().index, 1);
+    }
+
+    #[test]
+    fn this_node_is_preferred_only_among_equals() {
+        let remote = Candidate { remote: true, ..free(0, 0) };
+        assert_eq!(pick([remote, free(0, 0)].into_iter()).unwrap().index, 1);
+        assert_eq!(pick([remote, free(0, 1)].into_iter()).unwrap().index, 0);
+        assert_eq!(pick([remote, free(1, 0)].into_iter()).unwrap().index, 0);
     }
 
     #[test]
@@ -139,11 +169,11 @@ mod tests {
         /// The picked one has the least of everything that counts, in the order in which it counts.
         #[test]
         fn nothing_better_is_passed_over(candidates in prop::collection::vec(candidate(), 1..20)) {
-            let key = |c: &Candidate| (c.tried, c.suspected, c.connections, c.given);
+            let key = |c: &Candidate| (c.tried, c.hinted, c.suspected, c.connections, c.given, c.remote);
             let picked = pick(candidates.iter().copied()).unwrap();
             let best = candidates.iter().map(key).min().unwrap();
             prop_assert_eq!(key(&candidates[picked.index]), best);
-            prop_assert_eq!(picked.given, best.3 + 1);
+            prop_assert_eq!(picked.given, best.4 + 1);
         }
 
         /// As long as there are clearly more backends than requests at a time, the spread is even, however long each

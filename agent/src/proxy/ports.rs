@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use tug_model::report::ClosedPort;
 use tug_model::spec::service::{PortMode, Protocol};
 
-use super::backends::{Registry, Route};
+use super::backends::Route;
 use super::keeper::Keeper;
 use super::listen::{self, Door};
 use super::owner;
+use super::registry::Registry;
 use crate::holder::Place;
 use crate::route::{Table, TableRoute};
 
@@ -137,6 +138,7 @@ impl Ports {
 
     /// What needs no waiting comes first: from here on no connection goes to a task that the table does not name.
     fn set_backends(&self, wanted: &Wanted<'_>, table: &Table) {
+        self.registry.set_peers(&table.peers);
         for (place, port) in &self.open {
             port.route.set_backends(wanted.routes.get(place).map_or(&[], |route| &route.backends));
         }

@@ -9,11 +9,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::pipe::Pipe;
 use super::request;
 
 /// More than this is not remembered: a request that is longer is not said twice.
@@ -22,12 +21,6 @@ const MEMORY: usize = 64 * 1024;
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// For how long a backend may not acknowledge what it was sent, while another could still be asked.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
-
-/// After how long without a byte a backend is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
 }
@@ -35,8 +28,8 @@ thread_local! {
 /// A client and the backend that serves it.
 #[derive(Debug)]
 pub(super) struct Relay {
-    client: TcpStream,
-    backend: TcpStream,
+    client: Pipe,
+    backend: Pipe,
     up: Flow,
     down: Flow,
     memory: Memory,
@@ -96,7 +89,7 @@ struct Flow {
     tells_silence: bool,
 }
 
-/// Which socket of a flow failed.
+/// Which side of a flow failed.
 enum Fault {
     Reading,
     Writing,
@@ -105,8 +98,8 @@ enum Fault {
 // === impl Relay ===
 
 impl Relay {
-    pub(super) fn new(client: TcpStream, backend: TcpStream, half_open: Duration) -> Self {
-        set_options(&backend);
+    pub(super) fn new(client: Pipe, backend: Pipe, half_open: Duration) -> Self {
+        backend.set_options();
         Self {
             client,
             backend,
@@ -147,8 +140,8 @@ impl Relay {
     }
 
     /// Puts `backend` in the place of one that ended in [`End::Unanswered`], and says to it what was said before.
-    pub(super) fn begin_anew(&mut self, backend: TcpStream) {
-        set_options(&backend);
+    pub(super) fn begin_anew(&mut self, backend: Pipe) {
+        backend.set_options();
         self.backend = backend;
         if !self.has_said_nothing() {
             self.up.pending = self.memory.said.clone();
@@ -166,10 +159,10 @@ impl Relay {
         self.memory.end();
     }
 
-    /// Takes both sockets apart so that each peer sees a broken connection, not an orderly end.
+    /// Takes both connections apart so that each side sees a broken one, not an orderly end.
     pub(super) fn reset(self) {
-        reset(self.client);
-        reset(self.backend);
+        self.client.reset();
+        self.backend.reset();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -183,7 +176,7 @@ impl Relay {
         }
         if !self.is_patient && (self.memory.over || self.memory.lossy) {
             self.is_patient = true;
-            set_patient(&self.backend);
+            self.backend.set_patient();
         }
         match (self.up.shut, self.down.shut) {
             (true, true) => Poll::Ready(End::Closed),
@@ -253,40 +246,6 @@ impl Relay {
     }
 }
 
-/// Small packets leave at once, a backend that does not even acknowledge what it is asked is given up, and one that
-/// vanished later is noticed some time.
-fn set_options(backend: &TcpStream) {
-    let silent = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
-    let set = || {
-        sockopt::set_tcp_nodelay(backend, true)?;
-        sockopt::set_tcp_user_timeout(backend, silent)?;
-        sockopt::set_socket_keepalive(backend, true)?;
-        sockopt::set_tcp_keepidle(backend, KEEP_ALIVE)?;
-        sockopt::set_tcp_keepintvl(backend, KEEP_ALIVE / 6)
-    };
-    note(set());
-}
-
-/// From the first answer on, and for what cannot be said again, the system's own patience holds: a backend may take
-/// its time with what it is sent.
-fn set_patient(backend: &TcpStream) {
-    note(sockopt::set_tcp_user_timeout(backend, 0));
-}
-
-fn note(set: Result<(), rustix::io::Errno>) {
-    // Whatever is wrong with the socket is seen when it is read.
-    if let Err(error) = set {
-        tracing::debug!(%error, "set the options of a backend's connection");
-    }
-}
-
-/// Closes `stream` so that its peer sees a broken connection.
-pub(super) fn reset(stream: TcpStream) {
-    // A socket that cannot be told so is broken already.
-    let _ = stream.set_zero_linger();
-    drop(stream);
-}
-
 // === impl Memory ===
 
 impl Memory {
@@ -327,8 +286,8 @@ impl Flow {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut TcpStream,
-        writer: &mut TcpStream,
+        reader: &mut Pipe,
+        writer: &mut Pipe,
         noted: &mut dyn FnMut(&[u8]),
     ) -> Poll<Result<Step, Fault>> {
         loop {
@@ -350,8 +309,8 @@ impl Flow {
     fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut TcpStream,
-        writer: &mut TcpStream,
+        reader: &mut Pipe,
+        writer: &mut Pipe,
         noted: &mut dyn FnMut(&[u8]),
     ) -> Poll<Result<(), Fault>> {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -377,7 +336,7 @@ impl Flow {
         })
     }
 
-    fn poll_pending(&mut self, cx: &mut Context<'_>, writer: &mut TcpStream) -> Poll<Result<(), Fault>> {
+    fn poll_pending(&mut self, cx: &mut Context<'_>, writer: &mut Pipe) -> Poll<Result<(), Fault>> {
         let taken =
             ready!(Pin::new(writer).poll_write(cx, &self.pending)).map_err(|_: io::Error| Fault::Writing)?;
         self.written += taken as u64;

@@ -1,7 +1,10 @@
 //! A whole balancer over real sockets on loopback addresses.
 
+mod cluster;
 mod failures;
+mod peers;
 mod ports;
+mod silence;
 mod streams;
 mod survival;
 mod world;

@@ -80,6 +80,7 @@ impl NodePlan {
             clock,
             server: Some(self.server),
             balancer: Some(balancer),
+            peer: None,
             concurrency: Config::CONCURRENCY,
             seed: seed()?,
         };

@@ -267,6 +267,7 @@ impl Cluster {
             clock: self.clock,
             server: None,
             balancer: None,
+            peer: None,
             concurrency: agent::Config::CONCURRENCY,
             seed: number as u64,
         };

@@ -165,8 +165,10 @@ fn libraries_stay_in_their_rooms() {
                 "api/src/serve.rs",
                 "api/src/transport.rs",
                 "orchestrator/src/app/entrance.rs",
+                "agent/src/peer",
             ],
         ),
+        ("h2", vec!["agent/src/peer"]),
         ("println!", vec!["cli/src/render"]),
     ]);
     for (library, allowed) in rooms {

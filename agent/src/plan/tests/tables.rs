@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use tug_model::assignment::RemoteBackend;
 use tug_model::report::{Exit, Failure, Health, Phase};
 use tug_model::spec::container::{NetworkMode, PullPolicy, StopGrace};
 use tug_model::spec::service::{Restart, RestartOn};
 use tug_model::task::Template;
-use tug_model::{Millis, NetworkName, Revision, Timestamp};
+use tug_model::{Millis, NetworkName, NodeId, Revision, Timestamp};
 
 use super::super::*;
 use super::sample::{
     CLUSTER, assignment, drain, exited, found, id, node, probed, run, running, shop, stop, template,
     with_volume,
 };
+use crate::route::{Backend, Location};
 use crate::runtime::{ContainerId, FoundNetwork};
 
 const NOW: Timestamp = Timestamp(100_000);
@@ -249,9 +251,24 @@ fn the_table_has_every_route_and_only_backends_that_serve() {
         [1, 3].iter().map(|n| Serving { task: id(*n), address: running(*n, &template).address() }).collect();
     let table = routes(&orders, &serving);
     assert_eq!(table.len(), 1);
-    let backends: Vec<_> = table[0].backends.iter().map(|b| (b.task.to_string(), b.address)).collect();
-    assert_eq!(backends, [("shop.web.1.1".to_owned(), SocketAddr::from(([10, 0, 0, 1], 80)))]);
+    let here = Location::Here(SocketAddr::from(([10, 0, 0, 1], 80)));
+    assert_eq!(table[0].backends, [Backend { task: id(1), location: here }]);
     assert_eq!(routes(&orders, &[])[0].backends, []);
+}
+
+#[test]
+fn tasks_of_other_nodes_are_backends_when_their_agents_can_be_reached() {
+    let template = template();
+    let mut told = assignment(1, &template, &run(&[2]));
+    let (known, unknown) = (NodeId::parse("n2").unwrap(), NodeId::parse("n3").unwrap());
+    let remote = |n, node: &NodeId| RemoteBackend { task: id(n), node: node.clone() };
+    told.routes[0].remote = vec![remote(1, &known), remote(3, &unknown), remote(4, &known)];
+    told.peers.insert(known.clone(), "192.0.2.2:7444".to_owned());
+    let orders = Orders::new(told).unwrap();
+    let table = routes(&orders, &[Serving { task: id(2), address: running(2, &template).address() }]);
+    let there = |n| Backend { task: id(n), location: Location::There { node: known.clone(), port: 80 } };
+    let here = Location::Here(SocketAddr::from(([10, 0, 0, 2], 80)));
+    assert_eq!(table[0].backends, [there(1), Backend { task: id(2), location: here }, there(4)]);
 }
 
 #[test]
@@ -260,7 +277,8 @@ fn a_task_in_the_nodes_own_network_is_reached_there() {
     template.container.network_mode = NetworkMode::Host;
     let orders = orders(&template, &run(&[1]));
     let table = routes(&orders, &[Serving { task: id(1), address: None }]);
-    assert_eq!(table[0].backends[0].address, SocketAddr::from(([127, 0, 0, 1], 80)));
+    let here = Location::Here(SocketAddr::from(([127, 0, 0, 1], 80)));
+    assert_eq!(table[0].backends[0].location, here);
 }
 
 fn doing() -> Doing {

@@ -309,6 +309,10 @@ async fn a_route_that_goes_leaves_its_connections() {
     drop(client);
     changed.changed().await.unwrap();
     until("it is counted no more", async || world.open_connections() == 0).await;
-    world.set_table(Table { number: 1, routes: vec![route(world.place, &[server.address])] });
+    world.set_table(Table {
+        number: 1,
+        routes: vec![route(world.place, &[server.address])],
+        ..Table::default()
+    });
     until("the port is open again", async || is_open(world.place)).await;
 }

@@ -25,7 +25,7 @@ async fn a_port_in_use_says_by_whom_and_is_opened_when_it_is_free() {
     let world = World::of(
         Config::default(),
         place,
-        Table { number: 1, routes: vec![route(place, &[server.address])] },
+        Table { number: 1, routes: vec![route(place, &[server.address])], ..Table::default() },
     );
     let mut changed = world.handle.changed();
     changed.wait_for(|_| !world.handle.closed_ports().is_empty()).await.unwrap();
@@ -42,12 +42,16 @@ async fn a_port_in_use_says_by_whom_and_is_opened_when_it_is_free() {
 #[tokio::test]
 async fn the_balancer_says_by_which_table_it_routes() {
     let place = SocketAddr::new(own_address(), PORT);
-    let world = World::of(Config::default(), place, Table { number: 7, routes: vec![route(place, &[])] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 7, routes: vec![route(place, &[])], ..Table::default() },
+    );
     let handle = world.handle.clone();
     assert_eq!(handle.applied(), 0, "it has not looked yet");
     let mut changed = handle.changed();
     changed.wait_for(|_| handle.applied() == 7).await.unwrap();
-    world.set_table(Table { number: 8, routes: Vec::new() });
+    world.set_table(Table { number: 8, routes: Vec::new(), ..Table::default() });
     changed.wait_for(|_| handle.applied() == 8).await.unwrap();
     world.end().await;
     assert_eq!(handle.applied(), u64::MAX, "nobody routes any more");
@@ -57,7 +61,11 @@ async fn the_balancer_says_by_which_table_it_routes() {
 async fn a_closed_port_that_is_no_longer_wanted_is_forgotten() {
     let place = SocketAddr::new(own_address(), PORT);
     let _other = TcpListener::bind(place).await.unwrap();
-    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![route(place, &[])] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 1, routes: vec![route(place, &[])], ..Table::default() },
+    );
     until("it is closed", async || !world.handle.closed_ports().is_empty()).await;
     world.set_table(Table::default());
     until("it is forgotten", async || world.handle.closed_ports().is_empty()).await;
@@ -66,7 +74,11 @@ async fn a_closed_port_that_is_no_longer_wanted_is_forgotten() {
 #[tokio::test]
 async fn an_address_that_the_node_does_not_have_is_named() {
     let place: SocketAddr = ([192, 0, 2, 1], PORT).into();
-    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![route(place, &[])] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 1, routes: vec![route(place, &[])], ..Table::default() },
+    );
     until("it is closed", async || !world.handle.closed_ports().is_empty()).await;
     assert!(reason(&world).contains("this node has no address 192.0.2.1"), "{}", reason(&world));
 }
@@ -76,7 +88,11 @@ async fn two_services_on_one_port_are_told_apart() {
     let place = SocketAddr::new(own_address(), PORT);
     let (first, mut second) = (route(place, &[]), route(place, &[]));
     second.service = tug_model::ServiceName::parse("api").unwrap();
-    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![first, second] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 1, routes: vec![first, second], ..Table::default() },
+    );
     until("one is closed", async || !world.handle.closed_ports().is_empty()).await;
     let reason = reason(&world);
     assert!(reason.contains("of test/api is already published by test/web"), "{reason}");
@@ -91,7 +107,11 @@ async fn without_an_address_a_port_is_open_on_all_of_them() {
     let place = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut everywhere = route(place, &[server.address]);
     everywhere.port.host_ip = None;
-    let world = World::of(Config::default(), place, Table { number: 1, routes: vec![everywhere] });
+    let world = World::of(
+        Config::default(),
+        place,
+        Table { number: 1, routes: vec![everywhere], ..Table::default() },
+    );
     until("it is open", async || is_open(place)).await;
     assert_eq!(world.get().await.unwrap(), server.address.to_string());
     if TcpListener::bind("[::1]:0").await.is_ok() {
@@ -108,7 +128,8 @@ async fn what_is_not_ours_to_open_is_left_alone() {
     host.port.mode = PortMode::Host;
     unpublished.port.published = None;
     let own = SocketAddr::new(own_address(), PORT);
-    let table = Table { number: 1, routes: vec![udp, host, unpublished, route(own, &[])] };
+    let table =
+        Table { number: 1, routes: vec![udp, host, unpublished, route(own, &[])], ..Table::default() };
     let world = World::of(Config::default(), own, table);
     until("ours is open", async || is_open(own)).await;
     assert!(TcpStream::connect(place).await.is_err());
@@ -118,7 +139,7 @@ async fn what_is_not_ours_to_open_is_left_alone() {
 #[tokio::test]
 async fn a_balancer_that_was_never_run_says_nothing() {
     let (_table, follow) = tokio::sync::watch::channel(std::sync::Arc::default());
-    let (balancer, handle) = crate::proxy::Balancer::new(Config::default(), follow);
+    let (balancer, handle) = crate::proxy::Balancer::new(Config::default(), follow, None);
     drop(balancer);
     assert!(handle.connections().is_empty() && handle.closed_ports().is_empty());
     let waited = tokio::time::timeout(Duration::from_millis(20), async {

@@ -16,7 +16,7 @@ use tug_model::spec::service::{Port, PortMode, Protocol};
 use tug_model::{ProjectName, ServiceName, TaskId};
 
 use crate::proxy::{Balancer, BalancerHandle, Config};
-use crate::route::{Backend, Table, TableRoute};
+use crate::route::{Backend, Location, Table, TableRoute};
 
 /// The port of every test; the address is the test's own.
 pub(super) const PORT: u16 = 7080;
@@ -69,8 +69,10 @@ pub(super) fn task(number: usize) -> TaskId {
 }
 
 pub(super) fn route(place: SocketAddr, servers: &[SocketAddr]) -> TableRoute {
-    let backends =
-        servers.iter().enumerate().map(|(number, address)| Backend { task: task(number), address: *address });
+    let backends = servers
+        .iter()
+        .enumerate()
+        .map(|(number, address)| Backend { task: task(number), location: Location::Here(*address) });
     TableRoute {
         project: ProjectName::parse("test").unwrap(),
         service: ServiceName::parse("web").unwrap(),
@@ -113,21 +115,25 @@ impl World {
 
     pub(super) async fn with(config: Config, servers: &[SocketAddr]) -> Self {
         let place = SocketAddr::new(own_address(), PORT);
-        let world = Self::of(config, place, Table { number: 1, routes: vec![route(place, servers)] });
+        let world = Self::of(
+            config,
+            place,
+            Table { number: 1, routes: vec![route(place, servers)], ..Table::default() },
+        );
         until("the port is open", async || is_open(place)).await;
         world
     }
 
     pub(super) fn of(config: Config, place: SocketAddr, table: Table) -> Self {
         let (table, follow) = watch::channel(Arc::new(table));
-        let (balancer, handle) = Balancer::new(config, follow);
+        let (balancer, handle) = Balancer::new(config, follow, None);
         let stop = CancellationToken::new();
         let running = tokio::spawn(balancer.run(stop.clone()));
         Self { place, handle, stop, table, running }
     }
 
     pub(super) fn set_servers(&self, servers: &[SocketAddr]) {
-        self.set_table(Table { number: 1, routes: vec![route(self.place, servers)] });
+        self.set_table(Table { number: 1, routes: vec![route(self.place, servers)], ..Table::default() });
     }
 
     pub(super) fn set_table(&self, table: Table) {
