@@ -1,3 +1,5 @@
+//! Nodes over the API: what may be asked of them, by whom, and what is answered.
+
 use serde_json::{Value, json};
 use tug_api::Code;
 use tug_model::NodeId;
