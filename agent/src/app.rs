@@ -62,7 +62,7 @@ pub struct Config {
 pub enum Server {
     /// On this machine, behind this socket.
     Socket(PathBuf),
-    /// Elsewhere, as the node was told when it joined: its [`identity`](crate::identity) knows.
+    /// Elsewhere, as the node was told when it joined: its [`identity`] knows.
     Joined,
 }
 

@@ -1,12 +1,12 @@
 //! The agents of other nodes: a port that is published on every node reaches the tasks on all of them, agent to agent.
 //!
-//! Two agents share one TLS connection (a [`pool`] dials it, [`listen`] accepts it) and move each connection of a client
+//! Two agents share one TLS connection (`pool` dials it, `listen` accepts it) and move each connection of a client
 //! through it as one HTTP/2 stream: `CONNECT shop.web.1.7:80`. Both show a certificate of the cluster's authority that
 //! names a node; nobody else is talked to. What follows after ALPN:
 //!
 //! | protocol | what is spoken |
 //! |---|---|
-//! | `tug-tunnel` | HTTP/2, `CONNECT` only: [`tunnel`] |
+//! | `tug-tunnel` | HTTP/2, `CONNECT` only: `tunnel` |
 //! | `h2` | HTTP/2 requests, answered by a router; [`tug_api::tls::Caller`] says which node asks |
 //!
 //! They are kept apart so that a big transfer of the second kind is never in the way of the first.

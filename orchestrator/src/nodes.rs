@@ -1,7 +1,8 @@
 //! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
 //!
 //! A session asks its agent two things: to follow the node's assignment, whenever that says something new
-//! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole.
+//! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole. Which backends of
+//! other nodes do not serve, it is told beside that (`hints`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
 //! counts for the planner.
@@ -13,6 +14,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod hints;
 mod keep;
 mod push;
 mod session;
@@ -27,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use tug_api::Clock;
 use tug_api::node::NodeClient;
 use tug_api::transport::Channel;
+use tug_model::assignment::Hints;
 use tug_model::report::Report;
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
@@ -56,6 +59,7 @@ struct Shared {
     known: Mutex<Known>,
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
+    hints: watch::Sender<Arc<Hints>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +99,7 @@ impl Nodes {
             known: Mutex::default(),
             changed: Notify::new(),
             published: watch::Sender::default(),
+            hints: watch::Sender::default(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
     }
@@ -163,6 +168,7 @@ impl Publisher {
     /// Publishes until `stop`, then ends the sessions.
     pub async fn run(self, stop: CancellationToken) {
         let shared = &self.0;
+        shared.sessions.spawn(hints::keep(Arc::clone(shared)));
         loop {
             tokio::select! {
                 biased;

@@ -14,7 +14,7 @@ use tug_api::node::{TaskLogLine, TaskUse};
 use tug_api::transport::Channel;
 use tug_api::user::LogStream;
 use tug_api::{ApiError, Code, lines};
-use tug_model::assignment::Assignment;
+use tug_model::assignment::{Assignment, Hints};
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
@@ -28,6 +28,7 @@ pub(crate) struct FakeAgent(Arc<Inner>);
 struct Inner {
     told: watch::Sender<Assignment>,
     puts: Mutex<Vec<Assignment>>,
+    hints: watch::Sender<Vec<Hints>>,
     behaviour: Mutex<Behaviour>,
     logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
 }
@@ -43,6 +44,8 @@ pub(crate) struct Behaviour {
     pub(crate) is_silent: bool,
     /// It acknowledges, but goes on following what it followed.
     pub(crate) forgets: bool,
+    /// The containers of its tasks never become healthy.
+    pub(crate) is_sick: bool,
     /// Its Engine's version.
     pub(crate) engine_version: Option<String>,
 }
@@ -55,6 +58,7 @@ impl FakeAgent {
         Self(Arc::new(Inner {
             told: watch::Sender::new(Assignment::empty(node)),
             puts: Mutex::default(),
+            hints: watch::Sender::default(),
             behaviour: Mutex::default(),
             logs: Mutex::default(),
         }))
@@ -67,6 +71,7 @@ impl FakeAgent {
     pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/assignment", put(assign))
+            .route("/hints", put(hint))
             .route("/reports", get(reports))
             .route("/tasks/{id}/logs", get(logs))
             .route("/tasks/{id}/exec", post(async |body: Body| body))
@@ -82,6 +87,11 @@ impl FakeAgent {
     /// Every assignment that it was sent.
     pub(crate) fn puts(&self) -> Vec<Assignment> {
         self.0.puts.lock().unwrap().clone()
+    }
+
+    /// The hints that it was sent, each time whole.
+    pub(crate) fn hints(&self) -> watch::Receiver<Vec<Hints>> {
+        self.0.hints.subscribe()
     }
 
     /// What it follows.
@@ -100,7 +110,8 @@ impl FakeAgent {
 
     fn report(&self) -> Report {
         let told = self.told();
-        let running = Phase::Running { health: Health::Healthy, address: None };
+        let health = if self.behaviour().is_sick { Health::Starting } else { Health::Healthy };
+        let running = Phase::Running { health, address: None };
         let tasks = told.tasks.iter().filter(|task| !matches!(task.desired, Desired::Stop { .. }));
         Report {
             info: info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0")),
@@ -154,6 +165,10 @@ async fn assign(
         agent.0.told.send_replace(told);
     }
     Ok(())
+}
+
+async fn hint(State(agent): State<FakeAgent>, axum::Json(hints): axum::Json<Hints>) {
+    agent.0.hints.send_modify(|all| all.push(hints));
 }
 
 async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {

@@ -57,6 +57,7 @@ impl Session {
             ended = self.read(&said) => Some(ended),
             () = self.keep(info) => None,
             () = self.push() => None,
+            () = self.hint() => None,
         };
         self.shared.ended(&self);
         if let Some(ended) = ended {

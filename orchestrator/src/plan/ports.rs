@@ -20,6 +20,8 @@ pub struct Conflict {
     pub field: String,
     /// What is wrong, with the owner of the port.
     pub message: String,
+    /// The other project whose port it is.
+    pub owner: Option<ProjectName>,
 }
 
 /// Gives every balanced port without a published number one: the earlier number of the same port if it had one, else
@@ -43,7 +45,7 @@ pub fn resolve(world: &World, spec: &mut spec::Project) -> Result<(), Conflict> 
             let Some(number) = number else {
                 let message =
                     format!("every port from {} to {} is taken", AUTOMATIC.start(), AUTOMATIC.end());
-                return Err(Conflict { field: field(name, index), message });
+                return Err(Conflict { field: field(name, index), message, owner: None });
             };
             taken.insert(number);
             port.published = Some(number);
@@ -63,11 +65,12 @@ pub fn conflicts(world: &World, spec: &spec::Project) -> Vec<Conflict> {
         for (index, port) in service.ports.iter().enumerate() {
             let clash = |other: &Port| meets(port, other) && ports_clash(port, other);
             let other = owners(world, &spec.name).find(|(_, _, other)| clash(other));
+            let owner = other.map(|(project, _, _)| project.clone());
             let other = other.map(|(project, service, _)| format!("{project}/{service}"));
             let sibling = || seen.iter().find(|(_, other)| clash(other)).map(|(name, _)| name.to_string());
-            if let (Some(owner), Some(number)) = (other.or_else(sibling), port.published) {
-                let message = format!("port {number} is published by {owner} already");
-                found.push(Conflict { field: field(name, index), message });
+            if let (Some(other), Some(number)) = (other.or_else(sibling), port.published) {
+                let message = format!("port {number} is published by {other} already");
+                found.push(Conflict { field: field(name, index), message, owner });
             }
             seen.push((name, port));
         }

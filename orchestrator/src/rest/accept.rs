@@ -10,6 +10,7 @@ use tug_model::project::{SourceFile, StoredProject};
 use tug_model::spec::deploy::Mode;
 use tug_model::{ProjectName, Revision, ServiceName, Timestamp, spec};
 
+use super::authorise::Who;
 use crate::plan::ports;
 use crate::store::{Change, State};
 use crate::world::world;
@@ -24,10 +25,15 @@ pub(super) struct Decided {
 }
 
 /// The project becomes what `request` says.
-pub(super) fn apply(state: &State, request: &ApplyRequest, now: Timestamp) -> Result<Decided, ApiError> {
+pub(super) fn apply(
+    state: &State,
+    request: &ApplyRequest,
+    who: &Who,
+    now: Timestamp,
+) -> Result<Decided, ApiError> {
     let ApplyRequest { spec, source } = request;
     let old = state.projects.get(&spec.name).map(|old| &**old);
-    let spec = complete(state, spec)?;
+    let spec = complete(state, spec, who)?;
     if let Some(old) = old.filter(|old| old.spec == spec) {
         return Ok(unchanged(old));
     }
@@ -39,7 +45,7 @@ pub(super) fn apply(state: &State, request: &ApplyRequest, now: Timestamp) -> Re
 }
 
 /// `spec` as it would be stored: with the numbers that only the control plane can choose.
-pub(super) fn complete(state: &State, spec: &spec::Project) -> Result<spec::Project, ApiError> {
+pub(super) fn complete(state: &State, spec: &spec::Project, who: &Who) -> Result<spec::Project, ApiError> {
     let mut spec = spec.clone();
     if let Some(old) = state.projects.get(&spec.name) {
         // A restart that was asked for is not in any manifest; forgetting it would be one more restart.
@@ -50,11 +56,11 @@ pub(super) fn complete(state: &State, spec: &spec::Project) -> Result<spec::Proj
     }
     let world = world(state, &Arc::default());
     let taken = ports::conflicts(&world, &spec);
-    let taken = taken.into_iter().map(conflict);
+    let taken = taken.into_iter().map(|it| conflict(it, who));
     if let Some(error) = ApiError::all(taken) {
         return Err(error);
     }
-    ports::resolve(&world, &mut spec).map_err(conflict)?;
+    ports::resolve(&world, &mut spec).map_err(|it| conflict(it, who))?;
     Ok(spec)
 }
 
@@ -199,8 +205,14 @@ fn event(project: &ProjectName, at: Timestamp, message: String) -> Arc<Event> {
     })
 }
 
-fn conflict(conflict: ports::Conflict) -> ApiError {
-    ApiError::new(Code::Conflict, conflict.message).field(format!("spec.{}", conflict.field))
+/// Whose port it is, is said to those who see that project.
+fn conflict(conflict: ports::Conflict, who: &Who) -> ApiError {
+    let ports::Conflict { field, message, owner } = conflict;
+    let message = match owner {
+        Some(owner) if !who.sees(&owner) => "another project publishes this port already".to_owned(),
+        Some(_) | None => message,
+    };
+    ApiError::new(Code::Conflict, message).field(format!("spec.{field}"))
 }
 
 fn counted(services: usize) -> String {

@@ -1,6 +1,7 @@
 //! Who may do what, asked of every route as everybody; and how machines join.
 
 use axum::body::Body;
+use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tug_api::tls::{Caller, Peer};
@@ -258,8 +259,54 @@ async fn what_is_not_ones_own_is_in_no_list() {
         let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
         assert_eq!(answer.error().error.code, Code::NotFound, "{path}");
     }
+    let mut spec = shop();
+    spec["name"] = json!("other");
+    let taken = request("PUT", "/v1/projects/other", &json!({ "spec": spec }));
+    let taken = bench.ask_as(&other, taken).await.error().error;
+    assert_eq!((taken.code, taken.message.contains("shop")), (Code::Conflict, false), "{taken:?}");
     let unknown = bench.ask_as(&other, request("GET", "/v1/projects/other", &json!({}))).await.error();
     assert_eq!(unknown.error.hint, None, "the names of others are not told: {unknown:?}");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_good_for_nothing_and_in_the_end_is_listed_no_more() {
+    let (bench, _disk) = Bench::in_memory().await;
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    let made = bench.token(json!({ "kind": "join", "uses": 1 })).await;
+    tokio::time::advance(day / 24).await;
+    let late = bench.json("POST", "/v1/join", &join(&made.token, &csr().0, None)).await;
+    assert_eq!(late.error().error.code, Code::Unauthenticated);
+    let listed = async || bench.get("/v1/tokens").await.value().as_array().unwrap().len();
+    assert_eq!(listed().await, 1);
+    tokio::time::advance(8 * day).await;
+    bench.token(json!({ "kind": "join", "uses": 1 })).await;
+    assert_eq!(listed().await, 1, "only the new one");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_opened_it() {
+    let bench = Bench::new().await;
+    bench.apply(&shop()).await.value();
+    let life = json!({ "grant": { "kind": "access", "role": "viewer" }, "life": 300 });
+    let short = bench.json("POST", "/v1/tokens", &life).await.value();
+    let short: TokenMade = serde_json::from_value(short).unwrap();
+    let removed = bench.token(json!({ "kind": "access", "role": "viewer" })).await;
+    let mut open = Vec::new();
+    for made in [&short, &removed] {
+        let mut watch = request("GET", "/v1/watch", &json!({}));
+        watch.extensions_mut().insert(Caller { peer: Peer::Nobody, address: None });
+        watch.headers_mut().insert("authorization", format!("Bearer {}", made.token).parse().unwrap());
+        let mut body = bench.send(watch).await.into_body().into_data_stream();
+        assert!(body.next().await.unwrap().is_ok());
+        open.push(body);
+    }
+    bench.json("DELETE", &format!("/v1/tokens/{}", removed.id), &json!({})).await.value();
+    for mut body in open {
+        let ended = async { while body.next().await.is_some() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.expect("the watch goes on");
+    }
     bench.end().await;
 }
 

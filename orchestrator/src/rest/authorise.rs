@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -83,7 +85,11 @@ pub(super) async fn check(
     let project = path.iter().find(|(name, _)| *name == "project").map(|(_, value)| value.to_owned());
     match allow(need, project.as_deref(), &context, &request) {
         Ok(who) => {
-            if let Who::Token { token, .. } = &who {
+            let token = match &who {
+                Who::Token { token, .. } => Some(Arc::clone(token)),
+                Who::Local | Who::Node { .. } | Who::Nobody => None,
+            };
+            if let Some(token) = &token {
                 note_use(&context, token);
             }
             let is_limited = matches!(&who, Who::Token { projects, .. } if !projects.is_empty());
@@ -96,7 +102,12 @@ pub(super) async fn check(
             {
                 error.hint = None;
             }
-            response
+            match token {
+                Some(token) if response.body().size_hint().exact().is_none() => {
+                    response.map(|body| until_worthless(body, &context, token))
+                }
+                Some(_) | None => response,
+            }
         }
         Err(error) => error.into_response(),
     }
@@ -166,6 +177,30 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// A stream ends with the token that opened it.
+fn until_worthless(body: Body, context: &Context, token: Arc<Token>) -> Body {
+    let (mut states, clock) = (context.store.watch(), context.clock);
+    let worthless = async move {
+        let removed = async {
+            if states.wait_for(|state| !state.tokens.contains_key(&token.id)).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let expired = async {
+            match token.expires_at {
+                Some(at) => tokio::time::sleep(at.since(clock.now()).duration()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = removed => {}
+            () = expired => {}
+        }
+    };
+    Body::from_stream(body.into_data_stream().take_until(worthless))
 }
 
 fn note_use(context: &Shared, token: &Arc<Token>) {

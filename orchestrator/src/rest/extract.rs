@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tug_api::error::chain;
@@ -53,9 +53,13 @@ pub(super) struct Json<T> {
     pub(super) bytes: Bytes,
 }
 
-/// The headers that guard a mutation.
-#[derive(Debug, Clone, Default)]
+/// What makes a mutation the same as another one, and the headers that guard it.
+#[derive(Debug, Clone)]
 pub(super) struct Guarded {
+    /// What is asked …
+    pub(super) method: Method,
+    /// … of what.
+    pub(super) path: String,
     /// The same key with the same request is the same mutation.
     pub(super) key: Option<String>,
     /// Only if the project is at this revision; 0: only if there is none.
@@ -153,7 +157,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Guarded {
                 })
             })
             .transpose()?;
-        Ok(Self { key, if_revision })
+        Ok(Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), key, if_revision })
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tug_api::error::chain;
@@ -43,17 +42,12 @@ enum Stop {
 // === impl Mutation ===
 
 impl Mutation {
-    /// `method`, `path` and `body` are what makes a request the same as another one.
-    pub(super) fn new(
-        project: ProjectName,
-        guarded: Guarded,
-        method: &Method,
-        path: &str,
-        body: &Bytes,
-    ) -> Self {
+    /// With `body`, what `guarded` says makes a request the same as another one.
+    pub(super) fn new(project: ProjectName, guarded: Guarded, body: &Bytes) -> Self {
         let mut hasher = blake3::Hasher::new();
         let condition = guarded.if_revision.map(|revision| revision.to_string()).unwrap_or_default();
-        for part in [method.as_str().as_bytes(), path.as_bytes(), condition.as_bytes(), body] {
+        for part in [guarded.method.as_str().as_bytes(), guarded.path.as_bytes(), condition.as_bytes(), body]
+        {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part);
         }

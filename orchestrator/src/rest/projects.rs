@@ -1,8 +1,8 @@
 //! Projects: what is wanted of them, and how they stand.
 
-use axum::extract::State;
-use http::{Method, Uri};
 use std::sync::Arc;
+
+use axum::extract::State;
 use tug_api::user::{Accepted, ApplyRequest, Preview, RestartRequest, ScaleRequest};
 use tug_api::{ApiError, Code};
 use tug_model::ProjectName;
@@ -65,14 +65,14 @@ pub(super) async fn status(
         (status = 507, description = "The disk is full", body = tug_api::error::ErrorBody)))]
 pub(super) async fn apply(
     State(context): State<Shared>,
+    who: Who,
     InProject(name): InProject,
     guarded: Guarded,
-    uri: Uri,
     Json { value: request, bytes }: Json<ApplyRequest>,
 ) -> Answer<Accepted> {
     check(&context, &name, &request)?;
-    Mutation::new(name, guarded, &Method::PUT, uri.path(), &bytes)
-        .make(&context, move |state, now| accept::apply(state, &request, now))
+    Mutation::new(name, guarded, &bytes)
+        .make(&context, move |state, now| accept::apply(state, &request, &who, now))
         .await
         .map(axum::Json)
 }
@@ -85,11 +85,12 @@ pub(super) async fn apply(
         (status = 422, description = "Something is wrong with it: all of it is told", body = tug_api::error::ErrorBody)))]
 pub(super) async fn plan(
     State(context): State<Shared>,
+    who: Who,
     InProject(name): InProject,
     Json { value: request, .. }: Json<ApplyRequest>,
 ) -> Answer<Preview> {
     check(&context, &name, &request)?;
-    let spec = accept::complete(&context.store.snapshot(), &request.spec)?;
+    let spec = accept::complete(&context.store.snapshot(), &request.spec, &who)?;
     Ok(axum::Json(preview::project(&context.stand.view().world, &spec)))
 }
 
@@ -107,11 +108,10 @@ pub(super) async fn scale(
     State(context): State<Shared>,
     InProject(name): InProject,
     guarded: Guarded,
-    uri: Uri,
     Json { value: request, bytes }: Json<ScaleRequest>,
 ) -> Answer<Accepted> {
     let project = name.clone();
-    Mutation::new(name, guarded, &Method::POST, uri.path(), &bytes)
+    Mutation::new(name, guarded, &bytes)
         .make(&context, move |state, now| accept::scale(state, &project, &request, now))
         .await
         .map(axum::Json)
@@ -131,11 +131,10 @@ pub(super) async fn restart(
     State(context): State<Shared>,
     InProject(name): InProject,
     guarded: Guarded,
-    uri: Uri,
     Json { value: request, bytes }: Json<RestartRequest>,
 ) -> Answer<Accepted> {
     let project = name.clone();
-    Mutation::new(name, guarded, &Method::POST, uri.path(), &bytes)
+    Mutation::new(name, guarded, &bytes)
         .make(&context, move |state, now| accept::restart(state, &project, &request, now))
         .await
         .map(axum::Json)
@@ -154,10 +153,9 @@ pub(super) async fn remove(
     State(context): State<Shared>,
     InProject(name): InProject,
     guarded: Guarded,
-    uri: Uri,
 ) -> Answer<Accepted> {
     let project = name.clone();
-    Mutation::new(name, guarded, &Method::DELETE, uri.path(), &bytes::Bytes::new())
+    Mutation::new(name, guarded, &bytes::Bytes::new())
         .make(&context, move |state, now| accept::remove(state, &project, now))
         .await
         .map(axum::Json)

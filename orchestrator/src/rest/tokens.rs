@@ -26,6 +26,8 @@ const LONGEST_ACCESS_LIFE: Millis = Millis::from_secs(366 * 24 * 60 * 60);
 const MOST_USES: u32 = 100;
 /// The longest name of a token, in characters.
 const LONGEST_NAME: usize = 64;
+/// A token that has expired is listed for so long.
+const LISTED: Millis = Millis::from_secs(7 * 24 * 60 * 60);
 /// How many tokens there are at most.
 const MOST_TOKENS: usize = 1_000;
 
@@ -71,7 +73,9 @@ pub(super) async fn create(
             return Err(ApiError::new(Code::TooMany, message).hint("remove some: tug token rm"));
         }
         let event = event(now, format!("token {} made: {}", token.id, described(&token)));
-        Ok((vec![Change::PutToken(Arc::new(token)), event], ()))
+        let is_old = |old: &&Arc<Token>| old.expires_at.is_some_and(|at| now.since(at) > LISTED);
+        let old = state.tokens.values().filter(is_old).map(|old| Change::RemoveToken(old.id.clone()));
+        Ok((old.chain([Change::PutToken(Arc::new(token)), event]).collect(), ()))
     })
     .await?;
     Ok(axum::Json(made))

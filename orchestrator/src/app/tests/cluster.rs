@@ -12,10 +12,10 @@ use tug_api::join::{CertificateRequest, JoinRequest, Joined, TokenRequest};
 use tug_api::tls::{self, Credentials, Identity, KeyPem};
 use tug_api::token::TokenText;
 use tug_api::transport::TlsServer;
+use tug_api::user::NodeRemoval;
 use tug_model::token::{AccessRole, Grant};
 
 use super::*;
-use crate::store::{Change, Expect};
 
 /// A control plane with a socket and an entrance for other machines.
 struct Cluster {
@@ -171,9 +171,8 @@ async fn a_machine_joins_links_as_who_it_is_and_is_shut_out_when_it_is_removed()
     assert_ne!(renewed.certificate, joined.certificate);
 
     let removed = tokio::time::Instant::now();
-    let gone = vec![Change::RemoveNode(joined.node.clone())];
-    let now = Clock::system().now();
-    cluster.handle.store.commit(Expect::Any, now, move |_, _| gone).await.unwrap();
+    let removal = NodeRemoval { force: false };
+    cluster.local.remove_node(&joined.node, &removal).await.unwrap();
     timeout(PATIENCE, linked).await.expect("the link goes on").unwrap();
     let cut = removed.elapsed();
     assert!(cut < Duration::from_secs(5), "{cut:?}");
