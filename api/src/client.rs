@@ -212,18 +212,18 @@ impl Client {
         self.get(&format!("/v1/nodes/{node}")).await
     }
 
-    /// Says whether a node is to be given tasks.
+    /// Says whether a node is to be given tasks; gives how it stands, before anything came of it.
     pub async fn set_availability(
         &self,
         node: &NodeId,
         request: &AvailabilityRequest,
-    ) -> Result<(), CallError> {
-        self.change(json_body(Method::PUT, &format!("/v1/nodes/{node}/availability"), request)?).await
+    ) -> Result<NodeStatus, CallError> {
+        self.put(&format!("/v1/nodes/{node}/availability"), request).await
     }
 
     /// Changes the labels that people gave a node.
-    pub async fn set_labels(&self, node: &NodeId, request: &LabelsRequest) -> Result<(), CallError> {
-        self.change(json_body(Method::PUT, &format!("/v1/nodes/{node}/labels"), request)?).await
+    pub async fn set_labels(&self, node: &NodeId, request: &LabelsRequest) -> Result<NodeStatus, CallError> {
+        self.put(&format!("/v1/nodes/{node}/labels"), request).await
     }
 
     /// Removes a node: it is shut out.
@@ -272,6 +272,10 @@ impl Client {
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
         read_json(call(&self.channel, json_body(Method::POST, path, body)?).await?).await
+    }
+
+    async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+        read_json(call(&self.channel, json_body(Method::PUT, path, body)?).await?).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), CallError> {

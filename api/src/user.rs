@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tug_model::event::Event;
-use tug_model::node::Node;
+use tug_model::node::{Capacity, Node};
 use tug_model::project::SourceFile;
 use tug_model::report::Engine;
 use tug_model::status::{ProjectStatus, ServiceStatus};
@@ -225,12 +225,30 @@ pub struct NodeStatus {
     /// How it stands, in a word.
     #[serde(default)]
     pub state: NodeState,
-    /// What there is to say about that, and what keeps it from being emptied, one sentence each.
+    /// What there is to say about that, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// What is kept free there for the tasks that it has.
+    #[serde(default)]
+    pub reserved: Capacity,
+    /// While it is being emptied: what is still to leave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Leaving>,
     /// Why its agent does not obey: the refusal of the newest assignment; `None` when it obeys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+}
+
+/// A task that is to leave its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Leaving {
+    /// Which.
+    pub task: TaskId,
+    /// What it waits for.
+    pub waits_for: String,
+    /// It has nowhere to go: it stays until a node or the manifest changes, or the deadline passes.
+    #[serde(default)]
+    pub is_stuck: bool,
 }
 
 /// Body of `PUT /v1/nodes/{node}/availability`.
@@ -298,4 +316,7 @@ pub struct Info {
     pub cluster: String,
     /// The newest commit.
     pub revision: Revision,
+    /// Where it is reached from elsewhere, as `host:port`; empty: only from its own machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
 }

@@ -3,6 +3,7 @@
 mod daemon;
 mod deploy;
 mod look;
+mod node;
 
 use std::path::PathBuf;
 
@@ -17,8 +18,11 @@ pub(crate) use deploy::{
     Replicas, RestartArguments, ScaleArguments, WaitArguments,
 };
 pub(crate) use look::{
-    EventArguments, ExecArguments, ListArguments, LogArguments, NodeArguments, NodeCommand, PsArguments,
-    TopArguments, WhyArguments,
+    EventArguments, ExecArguments, ListArguments, LogArguments, PsArguments, TopArguments, WhyArguments,
+};
+pub(crate) use node::{
+    ActivateArguments, DrainArguments, LabelArguments, NodeArguments, NodeCommand, RemoveNodeArguments,
+    ShowNodeArguments,
 };
 
 use crate::render::lines;
@@ -88,7 +92,7 @@ pub(crate) enum Command {
     Server(ServerArguments),
     /// Run the node side: containers, probes, balancing
     Agent(AgentArguments),
-    /// List the machines
+    /// Look at the machines, empty, label and remove them
     Node(NodeArguments),
     /// Put the control plane's state back from an export
     Restore(RestoreArguments),
@@ -234,7 +238,10 @@ mod tests {
         let mut command = command();
         command.build();
         let mut texts = vec![help_of(&mut command)];
-        texts.extend(command.get_subcommands_mut().map(help_of));
+        for one in command.get_subcommands_mut() {
+            texts.push(help_of(one));
+            texts.extend(one.get_subcommands_mut().map(help_of));
+        }
         for text in texts {
             let examples = text.lines().filter(|line| line.starts_with("  tug "));
             for example in examples {
@@ -257,6 +264,10 @@ mod tests {
         for one in command.get_subcommands_mut().filter(|one| !one.is_hide_set()) {
             let (name, help) = (one.get_name().to_owned(), help_of(one));
             assert!(help.contains(&format!("tug {name}")) && help.contains("Example"), "{name}: {help}");
+            for part in one.get_subcommands_mut().filter(|part| part.get_name() != "help") {
+                let (part, help) = (format!("tug {name} {}", part.get_name()), help_of(part));
+                assert!(help.contains(&format!("  {part}")) && help.contains("Example"), "{part}: {help}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use tug_api::user::NodeStatus;
 use tug_model::project::ServiceRef;
 use tug_model::status::ProjectStatus;
 use tug_model::{ProjectName, ServiceName};
@@ -94,6 +95,21 @@ pub(crate) fn project(projects: &[ProjectStatus], name: &str) -> Result<ProjectN
     found.map(|target| target.project().clone()).ok_or_else(|| {
         let nearest = nearest(name, &candidates);
         not_found(format!("there is no project `{}`", name.escape_default()), nearest, candidates.is_empty())
+    })
+}
+
+/// The node named `name`. A host's name is no node's name, but tells which one is meant.
+pub(crate) fn node<'a>(nodes: &'a [NodeStatus], name: &str) -> Result<&'a NodeStatus, Failure> {
+    if let Some(found) = nodes.iter().find(|status| status.node.id.as_str() == name) {
+        return Ok(found);
+    }
+    let failure = Failure::new(format!("there is no node `{}`", name.escape_default()));
+    let on_host = |status: &&NodeStatus| status.node.info.hostname == name;
+    let near = suggest(name, nodes.iter().map(|status| status.node.id.as_str()));
+    Err(match (nodes.iter().find(on_host).map(|status| status.node.id.as_str()).or(near), nodes) {
+        (Some(meant), _) => failure.hint(format!("did you mean `{meant}`?")),
+        (None, []) => failure.hint("no node has joined yet"),
+        (None, _) => failure.hint("`tug node ls` shows them"),
     })
 }
 
@@ -211,6 +227,19 @@ mod tests {
         insta::assert_snapshot!(failure.message,
             @"`web` is ambiguous: web/ (the whole project), blog/web, shop/web");
         assert_eq!(failure.code, USAGE);
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_id_and_told_from_its_host() {
+        let mut nodes = vec![sample::node("attic"), sample::node("cellar")];
+        assert_eq!(node(&nodes, "attic").unwrap().node.id.as_str(), "attic");
+        let hint = |nodes: &[NodeStatus], name| node(nodes, name).unwrap_err().hint.unwrap();
+        assert_eq!(hint(&nodes, "atic"), "did you mean `attic`?");
+        assert_eq!(hint(&nodes, "garden"), "`tug node ls` shows them");
+        nodes[1].node.info.hostname = "garden".into();
+        assert_eq!(hint(&nodes, "garden"), "did you mean `cellar`?");
+        assert_eq!(hint(&[], "attic"), "no node has joined yet");
+        assert_eq!(node(&nodes, "x\n").unwrap_err().message, r"there is no node `x\n`");
     }
 
     #[test]

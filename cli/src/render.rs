@@ -7,6 +7,7 @@
 pub(crate) mod escape;
 pub(crate) mod event;
 pub(crate) mod finding;
+pub(crate) mod leaving;
 pub(crate) mod lines;
 pub(crate) mod log;
 pub(crate) mod node;

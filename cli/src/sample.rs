@@ -1,9 +1,15 @@
 //! Statuses for tests, written as short as they can be.
 
-use tug_model::report::{Exit, Failure, Health, Phase};
+use std::collections::BTreeMap;
+
+use tug_api::user::{NodeState, NodeStatus};
+use tug_model::node::{Capacity, Node, NodeInfo};
+use tug_model::report::{Engine, Exit, Failure, Health, Phase};
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus, TaskStatus};
 use tug_model::task::Desired;
-use tug_model::{Millis, NodeId, ProjectName, Revision, ServiceName, Slot, TaskId, Timestamp};
+use tug_model::{
+    Bytes, Millis, NanoCpus, NodeId, ProjectName, Revision, ServiceName, Slot, TaskId, Timestamp,
+};
 
 /// When the tests of this crate take place.
 pub(crate) const NOW: Timestamp = Timestamp(1_767_225_600_000);
@@ -61,6 +67,32 @@ pub(crate) fn task(service: &str, slot: u32, phase: Phase) -> TaskStatus {
         restarts: 0,
         connections: 0,
         created_at: Timestamp(NOW.0 - 90_000),
+    }
+}
+
+/// A node that is there, with nothing on it.
+pub(crate) fn node(id: &str) -> NodeStatus {
+    let info = NodeInfo {
+        hostname: format!("{id}.local"),
+        os: "linux".into(),
+        arch: "amd64".into(),
+        capacity: Capacity { cpus: NanoCpus(2_000_000_000), memory: Bytes(4 << 30) },
+        labels: BTreeMap::new(),
+        engine_version: "20.10.24".into(),
+        agent_version: "0.1.0".into(),
+        address: None,
+    };
+    NodeStatus {
+        node: Node::new(NodeId::parse(id).unwrap(), info, Timestamp(NOW.0 - 90_000)),
+        connected: true,
+        last_report: Some(Millis(300)),
+        engine: Some(Engine::Up),
+        tasks: 0,
+        refusal: None,
+        state: NodeState::Ready,
+        reasons: Vec::new(),
+        reserved: Capacity::default(),
+        leaving: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use super::OutputArguments;
 use crate::time::{Moment, duration, moment};
@@ -24,11 +24,15 @@ pub(crate) struct ListArguments {
 Examples:
   tug ps
   tug ps shop
-  tug ps -o wide shop/web")]
+  tug ps -o wide shop/web
+  tug ps --node attic")]
 pub(crate) struct PsArguments {
     /// Services or projects [default: everything]
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Only what is on this node
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArguments,
 }
@@ -110,11 +114,15 @@ pub(crate) struct LogArguments {
 Examples:
   tug top
   tug top -w --interval 5s
+  tug top --nodes
   tug top shop -o json")]
 pub(crate) struct TopArguments {
     /// Services or projects [default: everything]
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Show what the replicas use on each node, together
+    #[arg(long)]
+    pub(crate) nodes: bool,
     /// Show it again and again
     #[arg(short = 'w', long)]
     pub(crate) watch: bool,
@@ -163,25 +171,4 @@ pub(crate) struct ExecArguments {
     /// With this variable
     #[arg(short = 'e', long = "env", value_name = "KEY=VALUE")]
     pub(crate) environment: Vec<String>,
-}
-
-/// `tug node`.
-#[derive(Debug, Args)]
-#[command(
-    arg_required_else_help = true,
-    after_help = "\
-Examples:
-  tug node ls
-  tug node ls -o wide"
-)]
-pub(crate) struct NodeArguments {
-    #[command(subcommand)]
-    pub(crate) command: NodeCommand,
-}
-
-/// What is asked about nodes.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// List them
-    Ls(ListArguments),
 }

@@ -5,8 +5,11 @@ use tug_model::status::ProjectStatus;
 use crate::arguments::PsArguments;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::names::{Kind, Target, resolve};
-use crate::render::{status, structured};
+use crate::names::{self, Kind, Target, resolve};
+use crate::render::{node, status, structured};
+
+/// What is said where there is nothing to list.
+const NOTHING: &str = "nothing is deployed yet: `tug apply -f FILE`";
 
 /// Lists the replicas of what is named, or all.
 pub(crate) async fn run(context: &mut Context, arguments: &PsArguments) -> Result<(), Failure> {
@@ -16,12 +19,17 @@ pub(crate) async fn run(context: &mut Context, arguments: &PsArguments) -> Resul
         .iter()
         .map(|name| resolve(&projects, name, Kind::Either))
         .collect::<Result<_, _>>()?;
-    let shown = only(projects, &targets);
+    let mut shown = only(projects, &targets);
+    if let Some(name) = &arguments.node {
+        let nodes = context.client.nodes().await?;
+        shown = node::on(&shown, names::node(&nodes, name)?);
+    }
     let (facts, now) = (context.screen.facts, context.clock.now());
     let text =
         structured::listed(&shown, arguments.output.format, |wide| status::tasks(&shown, now, facts, wide))?;
     if text.is_empty() {
-        context.screen.note("nothing is deployed yet: `tug apply -f FILE`");
+        let nothing = if arguments.node.is_some() { "nothing of that is there" } else { NOTHING };
+        context.screen.note(nothing);
     }
     context.screen.data(&text)
 }

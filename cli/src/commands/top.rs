@@ -36,6 +36,13 @@ async fn look(context: &mut Context, arguments: &TopArguments) -> Result<String,
         list.retain(|one| targets.iter().any(|target| target.covers(&one.project, &one.service)));
     }
     let facts = context.screen.facts;
+    if arguments.nodes {
+        let sums = usage::sums(&context.client.nodes().await?, &list);
+        if arguments.watch && arguments.output.format == Format::Json {
+            return structured::json_line(&sums);
+        }
+        return structured::listed(&sums, arguments.output.format, |wide| usage::nodes(&sums, facts, wide));
+    }
     if arguments.watch && arguments.output.format == Format::Json {
         return structured::json_line(&list);
     }

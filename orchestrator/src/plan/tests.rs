@@ -16,6 +16,7 @@ mod properties;
 mod replacing;
 mod replicas;
 mod sound;
+mod standing;
 
 use self::draw::{NOW, draw};
 use super::plan;

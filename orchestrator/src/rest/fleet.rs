@@ -15,7 +15,8 @@ use tug_model::node::Node;
 
 use super::authorise::Who;
 use super::{Context, Shared};
-use crate::plan::{View, World, machine};
+use crate::plan::machine::Machines;
+use crate::plan::{View, World};
 
 /// An agent that takes longer is left out.
 const USAGE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,27 +24,35 @@ const USAGE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The machines.
 #[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
     responses((status = 200, description = "The nodes, sorted by id", body = Vec<NodeStatus>)))]
-pub(super) async fn nodes(State(context): State<Shared>) -> Json<Vec<NodeStatus>> {
+pub(super) async fn nodes(State(context): State<Shared>, who: Who) -> Json<Vec<NodeStatus>> {
     let view = context.stand.view();
-    Json(view.world.nodes.values().map(|node| status(&context, &view, node)).collect())
+    let machines = Machines::new(&view, context.clock.now());
+    Json(view.world.nodes.values().map(|node| status(&context, &view.world, &machines, node, &who)).collect())
 }
 
-/// How a node stands.
-pub(super) fn status(context: &Context, view: &View, node: &Node) -> NodeStatus {
-    let (world, now) = (&view.world, context.clock.now());
+/// How one node stands, as `who` is told.
+pub(super) fn one(context: &Context, view: &View, node: &Node, who: &Who) -> NodeStatus {
+    status(context, &view.world, &Machines::new(view, context.clock.now()), node, who)
+}
+
+fn status(context: &Context, world: &World, machines: &Machines<'_>, node: &Node, who: &Who) -> NodeStatus {
     let observed = world.observed.nodes.get(&node.id);
     let report = observed.and_then(|observed| observed.report.as_ref());
-    let (state, reasons) = machine::stand(view, &node.id, now).unwrap_or_default();
-    let tasks = world.tasks.values().filter(|task| task.node == node.id).count();
+    let stand = machines.stand(&node.id).unwrap_or_default();
+    let leaving = stand.leaving.into_iter().filter(|(project, _)| who.sees(project));
     NodeStatus {
         node: node.clone(),
         connected: observed.is_some_and(|observed| observed.connected),
-        last_report: observed.filter(|_| report.is_some()).map(|it| now.since(it.received_at)),
+        last_report: observed
+            .filter(|_| report.is_some())
+            .map(|it| context.clock.now().since(it.received_at)),
         engine: report.map(|report| report.engine.clone()),
-        tasks: u32::try_from(tasks).unwrap_or(u32::MAX),
+        tasks: u32::try_from(stand.tasks).unwrap_or(u32::MAX),
         refusal: context.nodes.refusal(&node.id),
-        state,
-        reasons,
+        state: stand.state,
+        reasons: stand.reasons,
+        reserved: stand.reserved,
+        leaving: leaving.map(|(_, leaving)| leaving).collect(),
     }
 }
 

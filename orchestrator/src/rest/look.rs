@@ -21,11 +21,12 @@ const WHY_EVENTS: usize = 20;
 
 /// Who answers.
 #[utoipa::path(get, path = "/v1/info", tag = "look",
-    responses((status = 200, description = "Version, cluster and newest commit", body = Info)))]
+    responses((status = 200, description = "Version, cluster, newest commit and addresses", body = Info)))]
 pub(super) async fn info(State(context): State<Shared>) -> Json<Info> {
     let state = context.store.snapshot();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Json(Info { version, cluster: state.cluster.clone(), revision: state.revision })
+    let (cluster, revision, servers) = (state.cluster.clone(), state.revision, context.servers.clone());
+    Json(Info { version, cluster, revision, servers })
 }
 
 /// What happened, oldest first.

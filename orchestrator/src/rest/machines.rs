@@ -12,6 +12,7 @@ use tug_model::spec::rule;
 use tug_model::task::Desired;
 use tug_model::{NodeId, Revision, Timestamp};
 
+use super::authorise::Who;
 use super::extract::{self, Asked, InNode};
 use super::mutate::commit;
 use super::{Context, Shared, fleet};
@@ -28,11 +29,12 @@ const MOST_LABELS: usize = 64;
         (status = 404, description = "There is no such node", body = tug_api::error::ErrorBody)))]
 pub(super) async fn read(
     State(context): State<Shared>,
+    who: Who,
     InNode(id): InNode,
 ) -> Result<Json<NodeStatus>, ApiError> {
     let view = context.stand.view();
     let node = view.world.nodes.get(&id).ok_or_else(|| unknown(&context.store.snapshot(), &id))?;
-    Ok(Json(fleet::status(&context, &view, node)))
+    Ok(Json(fleet::one(&context, &view, node, &who)))
 }
 
 /// Empties a machine, the replacements first, or lets it have tasks again.
@@ -43,10 +45,11 @@ pub(super) async fn read(
         (status = 404, description = "There is no such node", body = tug_api::error::ErrorBody)))]
 pub(super) async fn availability(
     State(context): State<Shared>,
+    who: Who,
     InNode(id): InNode,
     extract::Json { value: request, .. }: extract::Json<AvailabilityRequest>,
 ) -> Result<Json<NodeStatus>, ApiError> {
-    change(&context, id, move |node, now| Ok(set_availability(node, &request, now))).await
+    change(&context, &who, id, move |node, now| Ok(set_availability(node, &request, now))).await
 }
 
 /// Changes what a machine is labelled.
@@ -58,11 +61,12 @@ pub(super) async fn availability(
         (status = 422, description = "A label is none", body = tug_api::error::ErrorBody)))]
 pub(super) async fn labels(
     State(context): State<Shared>,
+    who: Who,
     InNode(id): InNode,
     extract::Json { value: request, .. }: extract::Json<LabelsRequest>,
 ) -> Result<Json<NodeStatus>, ApiError> {
     check_labels(&request)?;
-    change(&context, id, move |node, _| set_labels(node, request)).await
+    change(&context, &who, id, move |node, _| set_labels(node, request)).await
 }
 
 /// Removes a machine from the cluster. Nothing of it is kept; its containers stay until its agent is told otherwise.
@@ -99,7 +103,7 @@ pub(super) async fn remove(
 }
 
 /// Commits what `decide` makes of the node, if that is something else, with what there is to tell about it.
-async fn change<D>(context: &Context, id: NodeId, decide: D) -> Result<Json<NodeStatus>, ApiError>
+async fn change<D>(context: &Context, who: &Who, id: NodeId, decide: D) -> Result<Json<NodeStatus>, ApiError>
 where
     D: FnOnce(&mut Node, Timestamp) -> Result<String, ApiError> + Send + 'static,
 {
@@ -115,7 +119,7 @@ where
         Ok((changes, node))
     })
     .await?;
-    Ok(Json(fleet::status(context, &context.stand.view(), &node)))
+    Ok(Json(fleet::one(context, &context.stand.view(), &node, who)))
 }
 
 // === What is decided ===

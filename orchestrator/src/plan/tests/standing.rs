@@ -1,0 +1,85 @@
+//! How machines are said to stand, and what keeps one from being empty.
+
+use std::sync::Arc;
+
+use tug_api::user::NodeState;
+
+use super::draw::{NOW, draw, node_id};
+use crate::plan::machine::{Machines, Stand};
+use crate::plan::{View, plan};
+
+fn stand(drawing: &str, node: &str) -> Stand {
+    let world = draw(drawing);
+    let plan = Arc::new(plan(&world, NOW));
+    let view = View { world, plan, at: NOW };
+    Machines::new(&view, NOW).stand(&node_id(node)).unwrap()
+}
+
+fn leaving(drawing: &str) -> Vec<String> {
+    let of = stand(drawing, "n1").leaving;
+    let line = |(_, it): &(_, tug_api::user::Leaving)| {
+        format!("{}{}: {}", it.task, if it.is_stuck { " (stuck)" } else { "" }, it.waits_for)
+    };
+    of.iter().map(line).collect()
+}
+
+#[test]
+fn what_leaves_says_what_it_waits_for() {
+    let drawing = "
+        node n1 drain=90000
+        node n2
+        service shop/web x3
+        task shop.web.1.5 n1 v1 healthy
+        task shop.web.1.9 n2 v1 starting
+        task shop.web.2.5 n1 v1 healthy
+        task shop.web.3.5 n1 v1 healthy drain=9@95000 c=2
+        task shop.web.3.9 n2 v1 healthy
+        ";
+    assert_eq!(
+        leaving(drawing),
+        [
+            "shop.web.1.5: its successor on n2 is starting",
+            "shop.web.2.5: waiting for shop.web.1.9 to be healthy",
+            "shop.web.3.5: out of the routes; its connections end",
+        ]
+    );
+    assert_eq!(stand(drawing, "n1").state, NodeState::Draining);
+    assert_eq!(stand(drawing, "n2").leaving, []);
+}
+
+#[test]
+fn what_has_nowhere_to_go_is_told_from_what_is_on_its_way() {
+    let drawing = "
+        node n1 drain=90000
+        node n2 mem=100
+        home shop_kept n1
+        service shop/db kept
+        service shop/web mem=200
+        task shop.db.1.5 n1 v1 healthy
+        task shop.web.1.5 n1 v1 healthy
+        ";
+    assert_eq!(
+        leaving(drawing),
+        [
+            "shop.db.1.5 (stuck): node n1: is being drained; node n2: the data of volume shop_kept is on node n1",
+            "shop.web.1.5 (stuck): its successor has no place while it stays; node n1: is being drained; \
+             node n2: 100.0 MiB short of memory",
+        ]
+    );
+    let n1 = stand(drawing, "n1");
+    assert_eq!((n1.tasks, n1.reserved.memory.0), (2, 200 << 20));
+}
+
+#[test]
+fn an_empty_node_is_drained_and_one_with_nothing_to_leave_is_ready() {
+    let drawing = "
+        node n1 drain=90000
+        node n2
+        service shop/web
+        task shop.web.1.9 n2 v1 healthy
+        ";
+    assert_eq!(
+        (stand(drawing, "n1").state, stand(drawing, "n2").state),
+        (NodeState::Drained, NodeState::Ready)
+    );
+}
