@@ -16,10 +16,17 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     run(command("cargo").args(arguments))
 }
 
-/// A command that runs in the workspace.
+/// A command that runs in the workspace, as if it were typed there: what cargo tells the programs that it runs about
+/// their own package would make build scripts run again, and much be compiled once more.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| told.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
