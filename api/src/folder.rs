@@ -47,13 +47,18 @@ pub fn prepare(path: &Path) -> Result<PathBuf, FolderError> {
     if mode & 0o022 != 0 {
         return refuse(format!("others may write to it (mode {mode:04o}): run `chmod 700` on it"));
     }
-    let system = rustix::fs::statfs(path).map_err(|error| failed(error.into()))?;
-    #[expect(clippy::useless_conversion, reason = "the type differs between architectures")]
-    let kind = i64::try_from(system.f_type).unwrap_or(0);
-    if let Some((_, name)) = RISKY.iter().find(|(magic, _)| *magic == kind) {
+    if let Some(name) = risk(path) {
         tracing::warn!(path = %path.display(), "the state is on {name}: it may not survive a restart of the machine");
     }
     path.canonicalize().map_err(failed)
+}
+
+/// The name of the file system that `path` is on, if state is not safe there; `None` also where it cannot be told.
+pub fn risk(path: &Path) -> Option<&'static str> {
+    let system = rustix::fs::statfs(path).ok()?;
+    #[expect(clippy::useless_conversion, reason = "the type differs between architectures")]
+    let kind = i64::try_from(system.f_type).unwrap_or(0);
+    RISKY.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name)
 }
 
 #[cfg(test)]

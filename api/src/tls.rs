@@ -10,6 +10,7 @@ mod credentials;
 mod identity;
 mod peer;
 mod pin;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use self::credentials::Credentials;
 pub use self::identity::{Identity, IdentityError, KeyPem};
 pub use self::peer::{Caller, Peer, end_of_certificate, key_of_certificate, key_of_pem};
 use self::pin::Pinned;
+pub use self::refusal::{Refusal, refusal};
 
 /// What the control plane's certificate names.
 pub const SERVER_NAME: &str = "server.tug.internal";

@@ -266,12 +266,13 @@ impl Way {
 }
 
 impl TlsServer {
-    /// A new connection to the first address that answers as who is expected. `protocols` are offered by ALPN.
+    /// A new connection to the first address that answers as who is expected. `protocols` are offered by ALPN. When none
+    /// does, the error is that of the first.
     pub async fn dial(&self, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>, TransportError> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let connector = TlsConnector::from(Arc::new(config));
-        let mut last = None;
+        let mut first = None;
         for address in &self.addresses {
             let dialled = timeout(DIAL_TIMEOUT, async {
                 let stream = TcpStream::connect(address).await?;
@@ -283,13 +284,13 @@ impl TlsServer {
                 Ok(Err(error)) => error,
                 Err(_) => io::Error::from(io::ErrorKind::TimedOut),
             };
-            last = Some(TransportError::Connect { address: address.clone(), source });
+            first.get_or_insert_with(|| TransportError::Connect { address: address.clone(), source });
         }
         let nowhere = || TransportError::Connect {
             address: "the server".to_owned(),
             source: io::Error::new(io::ErrorKind::AddrNotAvailable, "no address is known"),
         };
-        Err(last.unwrap_or_else(nowhere))
+        Err(first.unwrap_or_else(nowhere))
     }
 }
 

@@ -319,4 +319,7 @@ pub struct Info {
     /// Where it is reached from elsewhere, as `host:port`; empty: only from its own machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<String>,
+    /// What its clock shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Timestamp>,
 }

@@ -2,21 +2,24 @@
 
 mod daemon;
 mod deploy;
+mod login;
 mod look;
 mod node;
+mod url;
 
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use daemon::{
-    AgentArguments, DevArguments, HoldArguments, LogFormat, LogOptions, NodeOptions, RestoreArguments,
-    ServerArguments,
+    AgentArguments, DevArguments, DoctorArguments, HoldArguments, LogFormat, LogOptions, NodeOptions,
+    RestoreArguments, ServerArguments,
 };
 pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,
     Replicas, RestartArguments, ScaleArguments, WaitArguments,
 };
+pub(crate) use login::{ContextArguments, ContextCommand, LoginArguments, LogoutArguments, WhoamiArguments};
 pub(crate) use look::{
     EventArguments, ExecArguments, ListArguments, LogArguments, PsArguments, TopArguments, WhyArguments,
 };
@@ -24,6 +27,7 @@ pub(crate) use node::{
     ActivateArguments, DrainArguments, LabelArguments, NodeArguments, NodeCommand, RemoveNodeArguments,
     ShowNodeArguments,
 };
+pub(crate) use url::Url;
 
 use crate::render::lines;
 
@@ -55,6 +59,9 @@ pub(crate) struct Connection {
     /// The socket of `tug server`
     #[arg(long, global = true, env = "TUG_SOCKET", default_value = SOCKET, value_name = "PATH", hide_env_values = true)]
     pub(crate) socket: PathBuf,
+    /// The server that `tug login` stored by this name [default: the one in use]
+    #[arg(long, global = true, env = "TUG_CONTEXT", value_name = "NAME", hide_env_values = true)]
+    pub(crate) context: Option<String>,
 }
 
 /// The commands, in the order in which a user meets them; [`GROUPS`] has the headings.
@@ -94,15 +101,61 @@ pub(crate) enum Command {
     Agent(AgentArguments),
     /// Look at the machines, empty, label and remove them
     Node(NodeArguments),
+    /// Check whether this machine is fit for Tug, and say what to do
+    Doctor(DoctorArguments),
     /// Put the control plane's state back from an export
     Restore(RestoreArguments),
     /// Keep the listening sockets of an agent open while it restarts
     #[command(hide = true)]
     Hold(HoldArguments),
+    /// Be let in by a control plane elsewhere, and remember it
+    Login(LoginArguments),
+    /// Forget a control plane elsewhere, with its token
+    Logout(LogoutArguments),
+    /// List the control planes that are remembered, and choose one
+    Context(ContextArguments),
+    /// Show who the server takes you for
+    Whoami(WhoamiArguments),
     /// Print completions for a shell
     Completion(CompletionArguments),
     /// Show the versions of this program and of the server
     Version(VersionArguments),
+}
+
+// === impl Command ===
+
+impl Command {
+    /// Whether it asks a server, so that it must be known where that is.
+    pub(crate) fn asks_a_server(&self) -> bool {
+        match self {
+            Self::Plan(_)
+            | Self::Apply(_)
+            | Self::Ls(_)
+            | Self::Ps(_)
+            | Self::Why(_)
+            | Self::Events(_)
+            | Self::Logs(_)
+            | Self::Top(_)
+            | Self::Exec(_)
+            | Self::Scale(_)
+            | Self::Restart(_)
+            | Self::Rm(_)
+            | Self::Node(_)
+            | Self::Whoami(_)
+            | Self::Version(_) => true,
+            Self::Dev(_)
+            | Self::Check(_)
+            | Self::Server(_)
+            | Self::Agent(_)
+            | Self::Doctor(_)
+            | Self::Restore(_)
+            | Self::Hold(_)
+            | Self::Login(_)
+            | Self::Logout(_)
+            | Self::Context(_)
+            | Self::Completion(_) => false,
+        }
+    }
 }
 
 /// How a list is shown.
@@ -159,12 +212,13 @@ pub(crate) struct VersionArguments {
 }
 
 /// The commands of `tug --help` by what they are for.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("Try", &["dev", "check"]),
     ("Deploy", &["plan", "apply"]),
     ("Look", &["ls", "ps", "why", "events", "logs", "top"]),
     ("Change", &["exec", "scale", "restart", "rm"]),
-    ("Run the cluster", &["server", "agent", "node", "restore"]),
+    ("Run the cluster", &["server", "agent", "node", "doctor", "restore"]),
+    ("From elsewhere", &["login", "logout", "context", "whoami"]),
     ("This program", &["completion", "version"]),
 ];
 

@@ -3,11 +3,14 @@
 pub(crate) mod apply;
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod exec;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod node;
+pub(crate) mod places;
 pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod restart;

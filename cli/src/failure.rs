@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::io;
 
-use tug_api::ApiError;
 use tug_api::client::CallError;
 use tug_api::error::chain;
 use tug_api::lines::LineError;
+use tug_api::tls::{self, Refusal};
 use tug_api::transport::TransportError;
+use tug_api::{ApiError, Code};
 
 /// The exit code of a command that did not do what was asked.
 pub(crate) const FAILED: u8 = 1;
@@ -19,6 +20,9 @@ pub(crate) const CONFIGURATION: u8 = 78;
 pub(crate) const INTERRUPTED: u8 = 130;
 /// The exit code when nobody reads the output any more.
 const BROKEN_PIPE: u8 = 141;
+
+/// What may be behind an answer that is not understood.
+const VERSIONS: &str = "`tug version` shows whether the server is of another version than this program";
 
 /// Why a command ends without having done what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +69,19 @@ impl Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match error {
+            CallError::Api(error) if error.code == Code::Unauthenticated => unknown_token(),
             CallError::Api(error) => refused(error),
             CallError::Transport(TransportError::Connect { address, source }) => {
-                unreachable_server(&address, &source)
+                if is_host(&address) {
+                    unreachable_host(&address, &source)
+                } else {
+                    unreachable_socket(&address, &source)
+                }
             }
-            other @ (CallError::Transport(_)
-            | CallError::Request(_)
-            | CallError::Encode(_)
-            | CallError::Decode(_)) => Self::new(chain(&other)),
+            CallError::Decode(_) => Self::new(chain(&error)).hint(VERSIONS),
+            other @ (CallError::Transport(_) | CallError::Request(_) | CallError::Encode(_)) => {
+                Self::new(chain(&other))
+            }
         }
     }
 }
@@ -105,8 +114,45 @@ fn refused(error: ApiError) -> Failure {
     Failure { hint, ..Failure::new(lines.join("\n")) }
 }
 
-fn unreachable_server(address: &str, source: &io::Error) -> Failure {
-    const START: &str = "start one with `tug server --agent`, or name its socket with --socket or TUG_SOCKET";
+/// Whether what could not be reached is `host:port`, and no socket's path.
+pub(crate) fn is_host(address: &str) -> bool {
+    let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    !address.contains('/') && port.is_some_and(|port| port.is_ok())
+}
+
+/// The server says the same of every token that it does not take.
+fn unknown_token() -> Failure {
+    Failure::new("the server does not know this token, or not any more: it was removed, or has expired")
+        .hint("ask an admin for another one (`tug token create`), then `tug login https://HOST:7443` again")
+}
+
+/// Nobody answered as who is expected, at the first of the addresses that are known.
+fn unreachable_host(address: &str, source: &io::Error) -> Failure {
+    let failure = |why: &str| Failure::new(format!("cannot reach https://{address} ({why})"));
+    match (tls::refusal(source), source.kind()) {
+        (Some(Refusal::Stranger), _) => Failure::new(format!(
+            "whoever answers at https://{address} is not the cluster that the token is for"
+        ))
+        .hint("is the address right? If the cluster was made anew, log in with a token of its own; if not, somebody may \
+               be in between: nothing was told to them"),
+        (Some(Refusal::OutOfTime), _) => failure("its certificate is not valid at this machine's time")
+            .hint("compare the clocks of both machines: `tug doctor`"),
+        (Some(Refusal::OtherProtocol), _) => {
+            failure("it does not speak TLS as Tug does").hint("is it the port of `tug server --listen`, usually 7443?")
+        }
+        (None, io::ErrorKind::ConnectionRefused) => failure("connection refused")
+            .hint("is `tug server` running there, and does it listen on that address (--listen)?"),
+        (None, io::ErrorKind::TimedOut) => failure("no answer").hint("is a firewall in between?"),
+        (None, io::ErrorKind::UnexpectedEof) => {
+            failure("the connection was closed").hint("is it the port of `tug server --listen`, usually 7443?")
+        }
+        (None, _) => failure(&source.to_string()).hint("is the name right, and the network up?"),
+    }
+}
+
+fn unreachable_socket(address: &str, source: &io::Error) -> Failure {
+    const START: &str = "start one with `tug server --agent`, name its socket with --socket or TUG_SOCKET, or `tug login` to \
+                         one elsewhere";
     let kind = source.kind();
     if kind == io::ErrorKind::PermissionDenied {
         return Failure::new(format!("cannot reach {address}: permission denied")).hint(
@@ -125,8 +171,6 @@ fn unreachable_server(address: &str, source: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use tug_api::Code;
-
     use super::*;
 
     #[test]
@@ -149,6 +193,24 @@ mod tests {
         assert_eq!(failure.message, "cannot reach /s: no such file; is `tug server` running?");
         assert!(failure.hint.is_some_and(|hint| hint.contains("--socket")));
         assert_eq!(connect(io::ErrorKind::PermissionDenied).message, "cannot reach /s: permission denied");
+    }
+
+    #[test]
+    fn a_server_elsewhere_is_named_with_what_to_do() {
+        let connect = |source| {
+            Failure::from(CallError::from(TransportError::Connect { address: "b:7443".into(), source }))
+        };
+        let refused = connect(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(refused.message, "cannot reach https://b:7443 (connection refused)");
+        assert!(refused.hint.is_some_and(|hint| hint.contains("--listen")));
+        assert_eq!(
+            connect(io::ErrorKind::TimedOut.into()).message,
+            "cannot reach https://b:7443 (no answer)"
+        );
+        let unknown = CallError::from(ApiError::new(Code::Unauthenticated, "no valid token"));
+        assert!(Failure::from(unknown).message.contains("removed, or has expired"));
+        let nonsense = serde_json::from_str::<u8>("x").unwrap_err();
+        assert_eq!(Failure::from(CallError::Decode(nonsense)).hint.as_deref(), Some(VERSIONS));
     }
 
     #[test]

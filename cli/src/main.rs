@@ -5,9 +5,11 @@ mod build;
 mod commands;
 mod context;
 mod daemon;
+mod doctor;
 mod failure;
 mod manifest;
 mod names;
+mod place;
 mod render;
 #[cfg(test)]
 mod sample;
@@ -19,12 +21,11 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use tokio::signal::unix::{SignalKind, signal};
 use tug_api::Clock;
-use tug_api::client::Client;
-use tug_api::transport::Channel;
 
 use crate::arguments::{Arguments, Command, Connection};
 use crate::context::{Context, Interrupt, Surroundings};
 use crate::failure::{Failure, INTERRUPTED};
+use crate::place::{Place, Wish};
 use crate::render::Screen;
 
 /// The exit code after SIGTERM.
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
     {
         return exit(daemon::hold(hold), &mut screen);
     }
-    let result = run(arguments, &mut screen);
+    let wish = Wish::new(&matches, &arguments.connection);
+    let result = run(arguments, &wish, &mut screen);
     exit(result, &mut screen)
 }
 
@@ -54,13 +56,13 @@ fn exit(result: Result<(), Failure>, screen: &mut Screen) -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, screen: &mut Screen) -> Result<(), Failure> {
+fn run(arguments: Arguments, wish: &Wish, screen: &mut Screen) -> Result<(), Failure> {
     let surroundings = Surroundings::of_process()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::caused("start the runtime", &error))?;
-    let result = runtime.block_on(dispatch(arguments, screen, surroundings));
+    let result = runtime.block_on(dispatch(arguments, wish, screen, surroundings));
     // A read of standard input cannot be called off; it must not keep the process alive.
     runtime.shutdown_background();
     result
@@ -68,13 +70,19 @@ fn run(arguments: Arguments, screen: &mut Screen) -> Result<(), Failure> {
 
 async fn dispatch(
     arguments: Arguments,
+    wish: &Wish,
     screen: &mut Screen,
     surroundings: Surroundings,
 ) -> Result<(), Failure> {
     let interrupt = Interrupt::new();
     listen(interrupt.clone())?;
     let Arguments { connection, command: asked } = arguments;
-    let client = Client::new(Channel::unix(&connection.socket));
+    let place = if asked.asks_a_server() {
+        wish.choose(&surroundings)?
+    } else {
+        Place::Socket(connection.socket.clone())
+    };
+    let client = place.client()?;
     let screen = std::mem::replace(screen, Screen::of_process());
     let mut context =
         Context { client, screen, clock: Clock::system(), interrupt: interrupt.clone(), surroundings };
@@ -82,14 +90,18 @@ async fn dispatch(
     let is_daemon = matches!(asked, Command::Dev(_) | Command::Server(_) | Command::Agent(_));
     tokio::select! {
         biased;
-        result = Box::pin(command(&asked, &connection, &mut context)) => result,
+        result = Box::pin(command(&asked, (&connection, wish), &mut context)) => result,
         () = interrupt.asked(), if !is_daemon => Err(interrupt.failure("")),
     }
 }
 
 /// Every command. One that wants to say something on Ctrl-C hears of it first.
 #[expect(clippy::cognitive_complexity, reason = "a table: one line for each command")]
-async fn command(command: &Command, connection: &Connection, context: &mut Context) -> Result<(), Failure> {
+async fn command(
+    command: &Command,
+    (connection, wish): (&Connection, &Wish),
+    context: &mut Context,
+) -> Result<(), Failure> {
     match command {
         Command::Dev(arguments) => daemon::dev::run(context, arguments).await,
         Command::Check(arguments) => {
@@ -110,8 +122,13 @@ async fn command(command: &Command, connection: &Connection, context: &mut Conte
         Command::Server(arguments) => daemon::server(arguments, connection, &context.interrupt).await,
         Command::Agent(arguments) => daemon::agent(arguments, connection, &context.interrupt).await,
         Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Doctor(arguments) => commands::doctor::run(context, wish, arguments).await,
         Command::Restore(arguments) => daemon::restore(arguments, &mut context.screen).await,
         Command::Hold(arguments) => daemon::release(arguments).await,
+        Command::Login(arguments) => commands::login::run(context, arguments).await,
+        Command::Logout(arguments) => commands::places::logout(context, arguments),
+        Command::Context(arguments) => commands::places::run(context, connection, arguments),
+        Command::Whoami(arguments) => commands::login::whoami(context, arguments).await,
         Command::Completion(arguments) => commands::completion::run(&mut context.screen, arguments),
         Command::Version(arguments) => commands::version::run(context, arguments).await,
     }

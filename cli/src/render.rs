@@ -4,6 +4,7 @@
 //! functions of the modules below, and [`Screen`] takes the colours away where nobody would see them. Whatever comes
 //! from a server or a container passes [`escape::printable`] on its way.
 
+pub(crate) mod doctor;
 pub(crate) mod escape;
 pub(crate) mod event;
 pub(crate) mod finding;

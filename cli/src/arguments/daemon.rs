@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::OutputArguments;
 use super::deploy::{EngineArguments, ManifestArguments, ReadingArguments};
 
 /// `tug dev`.
@@ -93,6 +94,25 @@ pub(crate) struct StateArguments {
         hide_env_values = true
     )]
     pub(crate) folder: PathBuf,
+}
+
+/// `tug doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each line is ok, warn or fail, with what to do; the exit code is 1 if one of them fails. Nothing is changed. Run it as
+the user that runs the daemons, usually root: others see less.
+
+Examples:
+  tug doctor
+  tug doctor -o json
+  tug doctor --state-dir /srv/tug")]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) state: StateArguments,
+    #[command(flatten)]
+    pub(crate) engine: EngineArguments,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
 }
 
 /// What a node is told about itself.

@@ -7,7 +7,7 @@ use tug_api::user::Info;
 
 use crate::arguments::VersionArguments;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_host};
 use crate::render::escape::printable;
 use crate::render::structured;
 
@@ -23,11 +23,18 @@ struct Versions {
 pub(crate) async fn run(context: &mut Context, arguments: &VersionArguments) -> Result<(), Failure> {
     let server = match context.client.info().await {
         Ok(info) => Some(info),
-        Err(CallError::Transport(TransportError::Connect { .. })) => None,
+        // That none runs here is no error; that one elsewhere is out of reach is.
+        Err(CallError::Transport(TransportError::Connect { address, .. })) if !is_host(&address) => None,
         Err(error) => return Err(error.into()),
     };
     let versions = Versions { client: env!("CARGO_PKG_VERSION"), server };
     let text = structured::listed(&versions, arguments.output.format, |_| people(&versions))?;
+    let is_other = versions.server.as_ref().is_some_and(|info| info.version != versions.client);
+    if is_other {
+        context
+            .screen
+            .note("they differ: use the program of the server's version where something is not understood");
+    }
     context.screen.data(&text)
 }
 

@@ -242,14 +242,17 @@ impl Who {
                 if let Some(project) = project.filter(|_| !projects.is_empty())
                     && !projects.iter().any(|own| own.as_str() == project)
                 {
-                    return Err(ApiError::not_found(format_args!("project `{project}`")));
+                    return Err(ApiError::not_found(format_args!("project `{project}`"))
+                        .hint("tug whoami says which projects your token is for"));
                 }
                 if wanted == AccessRole::Admin && !projects.is_empty() {
-                    return Err(ApiError::new(Code::Forbidden, "this token is for single projects only"));
+                    return Err(ApiError::new(Code::Forbidden, "this token is for single projects only")
+                        .hint("an admin makes one for everything: tug token create --role admin"));
                 }
                 if *role < wanted {
                     let message = format!("this needs the role {wanted}; this token has the role {role}");
-                    return Err(ApiError::new(Code::Forbidden, message));
+                    let hint = format!("an admin makes one that may: tug token create --role {wanted}");
+                    return Err(ApiError::new(Code::Forbidden, message).hint(hint));
                 }
                 Ok(())
             }

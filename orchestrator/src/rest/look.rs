@@ -26,7 +26,7 @@ pub(super) async fn info(State(context): State<Shared>) -> Json<Info> {
     let state = context.store.snapshot();
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (cluster, revision, servers) = (state.cluster.clone(), state.revision, context.servers.clone());
-    Json(Info { version, cluster, revision, servers })
+    Json(Info { version, cluster, revision, servers, now: Some(context.clock.now()) })
 }
 
 /// What happened, oldest first.
