@@ -43,7 +43,8 @@ const REQUESTS: &[u8] = b"h2";
 pub struct Config {
     /// Where it listens for them.
     pub listen: SocketAddr,
-    /// Where they reach it, as `host:port`; `None`: at the address by which it reaches the orchestrator.
+    /// Where they reach it, as `host:port`; `None`: at the address by which it reaches the orchestrator, or, when that is on
+    /// the same machine, at the machine's own.
     pub advertise: Option<String>,
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Streams are JSON lines ([`lines`]) or, for `exec`, frames ([`frame`]).
 
+pub mod address;
 pub mod client;
 pub mod clock;
 pub mod digest;

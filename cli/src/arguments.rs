@@ -1,5 +1,6 @@
 //! What can be said on the command line. Every example in the help is parsed by a test.
 
+mod address;
 mod daemon;
 mod deploy;
 mod login;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use address::{Listening, Reached};
 pub(crate) use daemon::{
     AgentArguments, DevArguments, DoctorArguments, HoldArguments, LogFormat, LogOptions, NodeOptions,
     RestoreArguments, ServerArguments,

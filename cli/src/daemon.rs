@@ -31,12 +31,13 @@ pub(crate) async fn server(
     let clock = Clock::system();
     let stop = stop_when_asked(interrupt);
     let plane = orchestrator::Plane::new(&arguments.state.folder, &connection.socket, clock);
+    let plane = plane.reached_by(arguments.listen, &arguments.advertise)?;
     if !arguments.agent {
         return plane.serve(stop).await;
     }
     let options = &arguments.node;
-    let plan =
-        NodePlan::new(arguments.state.folder.clone(), options, Server::Socket(connection.socket.clone()))?;
+    let own_server = Server::Socket(connection.socket.clone());
+    let plan = NodePlan::new(arguments.state.folder.clone(), options, own_server)?;
     let node = plan.open(clock).await?;
     let agent_stop = stop.child_token();
     let serving = async {
@@ -56,8 +57,12 @@ pub(crate) async fn agent(
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     log::init(&arguments.log, USUAL, None)?;
-    let server = arguments.server.clone().unwrap_or_else(|| connection.socket.clone());
-    let plan = NodePlan::new(arguments.state.folder.clone(), &arguments.node, Server::Socket(server))?;
+    let state_dir = arguments.state.folder.clone();
+    let plan = match (&arguments.server, node::joined(&state_dir)?) {
+        (None, Some(membership)) => NodePlan::joined(state_dir, &arguments.node, &membership)?,
+        (Some(socket), _) => NodePlan::new(state_dir, &arguments.node, Server::Socket(socket.clone()))?,
+        (None, None) => NodePlan::new(state_dir, &arguments.node, Server::Socket(connection.socket.clone()))?,
+    };
     let node = plan.open(Clock::system()).await?;
     Box::pin(node.agent.run(stop_when_asked(interrupt))).await;
     Ok(())

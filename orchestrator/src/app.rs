@@ -33,7 +33,7 @@ use crate::control::Control;
 use crate::metrics::Metrics;
 use crate::nodes::{Nodes, Publisher};
 use crate::plan::{Timing, View};
-use crate::rest;
+use crate::rest::{self, Servers};
 use crate::store::{self, MemoryDisk, OpenError, Store, Writer};
 
 /// How long certificates are valid unless told otherwise: thirty days.
@@ -64,7 +64,7 @@ pub struct Config {
 pub struct Listen {
     /// The address to listen on; port 0 is any that is free.
     pub address: SocketAddr,
-    /// What nodes and users are told to dial, as `host:port`; empty: this machine's name with the port.
+    /// What nodes and users are told to dial, as `host:port`; empty: the address that is listened on, or this machine's own.
     pub servers: Vec<String>,
     /// How long the certificates are valid that it signs.
     pub certificate_life: Millis,
@@ -180,7 +180,7 @@ pub async fn serve(mut config: Config, stop: CancellationToken) -> Result<(), Er
             let address = listen.address;
             let opened = Entrance::open(listen).await;
             let entrance = opened.map_err(|source| Error::ListenTls { address, source })?;
-            listen.servers = entrance.servers(listen);
+            listen.address = entrance.address;
             Some(entrance)
         }
     };
@@ -307,7 +307,10 @@ impl Orchestrator {
             clock: config.clock,
             metrics: Metrics::new(),
             authority: authority.clone(),
-            servers: config.listen.map(|listen| listen.servers).unwrap_or_default(),
+            servers: config
+                .listen
+                .map(|listen| Servers::new(listen.servers, listen.address))
+                .unwrap_or_default(),
             closing: closing.clone(),
             private,
         });

@@ -25,6 +25,7 @@ mod merge;
 mod mutate;
 mod own;
 mod projects;
+mod servers;
 mod stand;
 mod tokens;
 mod validate;
@@ -52,6 +53,7 @@ use crate::plan::View;
 use crate::store::Store;
 
 pub use self::document::document;
+pub use self::servers::Servers;
 
 /// So many watches, logs and exec conversations are open at once.
 const MOST_STREAMS: usize = 64;
@@ -74,7 +76,7 @@ pub struct Config {
     /// Signs certificates; `None`: nobody joins.
     pub(crate) authority: Option<Arc<Authority>>,
     /// Where other machines reach this control plane, as `host:port`.
-    pub servers: Vec<String>,
+    pub servers: Servers,
     /// When it is cancelled, streams end.
     pub closing: CancellationToken,
     /// The names of the folder of our own state, of which no container may be shown anything.
@@ -92,7 +94,7 @@ struct Context {
     metrics: Metrics,
     closing: CancellationToken,
     authority: Option<Arc<Authority>>,
-    servers: Vec<String>,
+    servers: Servers,
     gate: gate::Gate,
     private: Vec<PathBuf>,
     streams: Arc<Semaphore>,

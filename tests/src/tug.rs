@@ -124,9 +124,17 @@ impl Tug {
         ensure!(self.server.is_none(), "the orchestrator runs already");
         let state = self.server_folder();
         let docker = self.place.docker.to_string_lossy();
-        let mut arguments = vec!["--state-dir", &*state];
+        let mut arguments = vec!["--state-dir", &*state, "--listen", "none"];
         if self.is_one {
-            arguments.extend(["--agent", "--docker", &*docker, "--node", &self.node]);
+            arguments.extend([
+                "--agent",
+                "--docker",
+                &*docker,
+                "--node",
+                &self.node,
+                "--peer-listen",
+                "none",
+            ]);
         }
         self.server = Some(self.daemon("server", &arguments)?);
         Ok(())
@@ -183,7 +191,16 @@ impl Tug {
         let docker = self.place.docker.to_string_lossy().into_owned();
         self.daemon(
             "agent",
-            &["--state-dir", &state.to_string_lossy(), "--docker", &docker, "--node", &self.node],
+            &[
+                "--state-dir",
+                &state.to_string_lossy(),
+                "--docker",
+                &docker,
+                "--node",
+                &self.node,
+                "--peer-listen",
+                "none",
+            ],
         )
     }
 

@@ -58,9 +58,9 @@ struct Demo {
 impl Demo {
     fn start(&mut self) -> Result<()> {
         println!("==> start control plane and node");
-        self.daemons.push(daemon(&self.folder, "server", &[])?);
+        self.daemons.push(daemon(&self.folder, "server", &["--listen", "none"])?);
         let docker = engine::socket();
-        let more = ["--docker", &*docker.to_string_lossy(), "--node", &self.name];
+        let more = ["--docker", &*docker.to_string_lossy(), "--node", &self.name, "--peer-listen", "none"];
         self.daemons.push(daemon(&self.folder, "agent", &more)?);
         self.until("the node to be ready", || {
             let nodes = self.tug(&["node", "ls", "-o", "json"]).stderr(Stdio::null()).output()?.stdout;

@@ -1,4 +1,5 @@
-//! Where other agents reach this one: what it was told, or what is seen of the way to the orchestrator.
+//! Where other agents reach this one: what it was told, or what is seen of the way to the orchestrator; beside an
+//! orchestrator on this machine, the machine's own address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub struct Address {
     /// It is listened on one address only.
     only: Option<IpAddr>,
     local: watch::Receiver<Option<IpAddr>>,
+    /// Finds the machine's own address. It is asked each time: an address may change while the agent runs.
+    own: fn() -> Option<IpAddr>,
     port: Arc<AtomicU16>,
 }
 
@@ -26,14 +29,16 @@ impl Address {
             advertised: config.advertise.clone(),
             only: Some(config.listen.ip()).filter(|ip| !ip.is_unspecified()),
             local,
+            own: tug_api::address::likely,
             port: Arc::new(AtomicU16::new(config.listen.port())),
         }
     }
 
     /// As `host:port`, if it is known.
     pub fn get(&self) -> Option<String> {
-        // Where an orchestrator on this machine is reached, nobody else reaches anything.
-        let seen = || self.local.borrow().filter(|ip| !ip.is_loopback());
+        let way = *self.local.borrow();
+        // Where an orchestrator is reached by loopback, nobody else reaches anything.
+        let seen = || way.or_else(self.own).filter(|ip| !ip.is_loopback());
         let known = || Some(SocketAddr::new(self.only.or_else(seen)?, self.port()).to_string());
         self.advertised.clone().or_else(known)
     }
@@ -57,7 +62,8 @@ mod tests {
         let known = |listen: &str, advertise: Option<&str>, local: Option<&str>| {
             let local = watch::Sender::new(local.map(|ip| ip.parse().unwrap())).subscribe();
             let config = Config { listen: listen.parse().unwrap(), advertise: advertise.map(str::to_owned) };
-            Address::new(&config, local).get().unwrap_or_default()
+            let own = || "192.0.2.9".parse().ok();
+            Address { own, ..Address::new(&config, local) }.get().unwrap_or_default()
         };
         let here = Some("192.0.2.7");
         assert_eq!(known("0.0.0.0:7444", None, here), "192.0.2.7:7444");
@@ -65,6 +71,7 @@ mod tests {
         assert_eq!(known("0.0.0.0:7444", Some("n1.example:9"), here), "n1.example:9");
         assert_eq!(known("192.0.2.8:7444", None, here), "192.0.2.8:7444");
         assert_eq!(known("0.0.0.0:7444", None, Some("127.0.0.1")), "");
-        assert_eq!(known("0.0.0.0:7444", None, None), "");
+        assert_eq!(known("0.0.0.0:7444", None, None), "192.0.2.9:7444");
+        assert_eq!(known("127.0.0.2:7444", None, None), "127.0.0.2:7444");
     }
 }

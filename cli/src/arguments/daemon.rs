@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::OutputArguments;
+use super::address::{Listening, Reached};
 use super::deploy::{EngineArguments, ManifestArguments, ReadingArguments};
 
 /// `tug dev`.
@@ -32,8 +33,13 @@ pub(crate) struct DevArguments {
 /// `tug server`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Other machines come in by TLS, with a token (`tug token create`); on this one, whoever may open the socket may do
+everything.
+
 Examples:
   tug server --agent
+  tug server --advertise tug.example.org      what `tug token create` tells others to dial
+  tug server --listen none                    for this machine alone
   tug server --state-dir /srv/tug --socket /srv/tug/tug.sock
   tug server --log debug --log-format json")]
 pub(crate) struct ServerArguments {
@@ -42,6 +48,18 @@ pub(crate) struct ServerArguments {
     /// Be a node too: `tug agent` in the same process
     #[arg(long)]
     pub(crate) agent: bool,
+    /// Where to listen for other machines; `none`: nowhere
+    #[arg(
+        long,
+        env = "TUG_LISTEN",
+        default_value = "0.0.0.0:7443",
+        value_name = "ADDR:PORT",
+        hide_env_values = true
+    )]
+    pub(crate) listen: Listening,
+    /// What other machines dial; may be repeated [default: the addresses of this machine]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) advertise: Vec<Reached>,
     #[command(flatten)]
     pub(crate) node: NodeOptions,
     #[command(flatten)]
@@ -51,11 +69,14 @@ pub(crate) struct ServerArguments {
 /// `tug agent`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+On a machine that has joined (`tug join`) it dials the servers that it was told of; elsewhere the socket.
+
 Examples:
   tug agent
+  tug agent --peer-advertise b.example.org    what the agents of other nodes dial
   tug agent --server /srv/tug/tug.sock --state-dir /srv/tug --node n1")]
 pub(crate) struct AgentArguments {
-    /// The socket of the server [default: --socket]
+    /// The socket of the server [default: --socket, or where this machine joined]
     #[arg(long, value_name = "PATH")]
     pub(crate) server: Option<PathBuf>,
     #[command(flatten)]
@@ -124,6 +145,18 @@ pub(crate) struct NodeOptions {
     /// A label of the node
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Where to listen for the agents of other nodes; `none`: nowhere
+    #[arg(
+        long,
+        env = "TUG_PEER_LISTEN",
+        default_value = "0.0.0.0:7444",
+        value_name = "ADDR:PORT",
+        hide_env_values = true
+    )]
+    pub(crate) peer_listen: Listening,
+    /// What the agents of other nodes dial [default: this machine's address]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) peer_advertise: Option<Reached>,
     #[command(flatten)]
     pub(crate) engine: EngineArguments,
 }

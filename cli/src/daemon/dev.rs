@@ -147,6 +147,7 @@ impl House {
             labels: BTreeMap::new(),
             docker,
             server: Server::Socket(socket.clone()),
+            peer: None,
             at_stop: StopKind::Release,
         };
         let Node { agent, runtime } = node.open(context.clock).await?;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tug_agent::health::Network;
 use tug_agent::holder::HolderConfig;
+use tug_agent::identity::{self, Membership, Origin};
+use tug_agent::peer;
 use tug_agent::proxy::{self, StopKind};
 use tug_agent::runtime::Runtime;
 use tug_agent::runtime::docker::Docker;
@@ -14,7 +16,7 @@ use tug_agent::{Agent, Config, Server};
 use tug_api::Clock;
 use tug_model::NodeId;
 
-use crate::arguments::NodeOptions;
+use crate::arguments::{Listening, NodeOptions};
 use crate::failure::{CONFIGURATION, FAILED, Failure};
 
 /// What a node is made of.
@@ -30,6 +32,8 @@ pub(super) struct NodePlan {
     pub(super) docker: PathBuf,
     /// Where the orchestrator is.
     pub(super) server: Server,
+    /// How the agents of other nodes reach it.
+    pub(super) peer: Option<peer::Config>,
     /// What becomes of the listening sockets at the end.
     pub(super) at_stop: StopKind,
 }
@@ -53,8 +57,27 @@ impl NodePlan {
             labels: labels(&options.labels)?,
             docker: engine_socket(&options.engine.docker)?,
             server,
+            peer: peer(options)?,
             at_stop: StopKind::HandOver,
         })
+    }
+
+    /// A node that has joined: its id is known.
+    pub(super) fn joined(
+        state_dir: PathBuf,
+        options: &NodeOptions,
+        membership: &Membership,
+    ) -> Result<Self, Failure> {
+        let plan = Self::new(state_dir, options, Server::Joined)?;
+        let known = &membership.facts.node;
+        if let Some(other) = plan.id.as_ref().filter(|id| *id != known) {
+            return Err(Failure {
+                code: CONFIGURATION,
+                ..Failure::new(format!("this machine joined its cluster as node {known}, not as {other}"))
+                    .hint("leave --node away")
+            });
+        }
+        Ok(Self { id: Some(known.clone()), ..plan })
     }
 
     /// Puts the node together.
@@ -80,7 +103,7 @@ impl NodePlan {
             clock,
             server: Some(self.server),
             balancer: Some(balancer),
-            peer: None,
+            peer: self.peer,
             concurrency: Config::CONCURRENCY,
             seed: seed()?,
         };
@@ -89,8 +112,24 @@ impl NodePlan {
     }
 }
 
+/// What this machine is in a cluster that it joined from elsewhere.
+pub(super) fn joined(state_dir: &Path) -> Result<Option<Membership>, Failure> {
+    let folder = agent_dir(state_dir);
+    let kept = identity::Folder::of(&folder).load();
+    let kept = kept.map_err(|error| unusable("the agent", &folder, &tug_agent::OpenError::from(error)))?;
+    Ok(kept.filter(|membership| matches!(membership.facts.origin, Origin::Joined { .. })))
+}
+
+/// How the agents of other nodes reach the node that the options describe.
+fn peer(options: &NodeOptions) -> Result<Option<peer::Config>, Failure> {
+    let Listening::At(listen) = options.peer_listen else { return Ok(None) };
+    let advertised = options.peer_advertise.as_ref();
+    let advertise = advertised.map(|one| one.with_port_of(listen, "--peer-advertise")).transpose()?;
+    Ok(Some(peer::Config { listen, advertise }))
+}
+
 /// The agent's own folder below the one that the user named: a control plane may keep its state beside it.
-fn agent_dir(state_dir: &Path) -> PathBuf {
+pub(super) fn agent_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("agent")
 }
 

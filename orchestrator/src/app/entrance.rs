@@ -46,18 +46,6 @@ impl Entrance {
         Ok(Self { address: listener.local_addr()?, listener })
     }
 
-    /// What others are told to dial.
-    pub(super) fn servers(&self, listen: &Listen) -> Vec<String> {
-        if !listen.servers.is_empty() {
-            return listen.servers.clone();
-        }
-        if !self.address.ip().is_unspecified() {
-            return vec![self.address.to_string()];
-        }
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        vec![format!("{host}:{}", self.address.port())]
-    }
-
     /// Serves until `stop`.
     pub(super) async fn serve(
         self,

@@ -80,7 +80,7 @@ impl Bench {
             clock,
             metrics: Metrics::new(),
             authority: Some(Arc::new(Authority::for_test("c", Millis::from_secs(3600), clock.now()))),
-            servers: vec!["tug.example:7443".to_owned()],
+            servers: super::Servers::new(vec!["tug.example:7443".to_owned()], ([192, 0, 2, 1], 7443).into()),
             closing: closing.clone(),
             private: vec!["/var/lib/tug".into(), "/srv/tug".into()],
         });

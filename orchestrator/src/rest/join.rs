@@ -134,7 +134,7 @@ fn answer(context: &Context, authority: &Authority, node: NodeId, csr: &str) -> 
         cluster: context.store.snapshot().cluster.clone(),
         certificate: signed.chain,
         authority: authority.pem().to_owned(),
-        servers: context.servers.clone(),
+        servers: context.servers.now(),
     })
 }
 

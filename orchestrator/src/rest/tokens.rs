@@ -63,7 +63,7 @@ pub(super) async fn create(
         .ok_or_else(|| ApiError::new(Code::Internal, "the authority's key has no name"))?;
     let now = context.clock.now();
     let token = token(&text, request, now);
-    let made = TokenMade { id: token.id.clone(), token: text.expose(), servers: context.servers.clone() };
+    let made = TokenMade { id: token.id.clone(), token: text.expose(), servers: context.servers.now() };
     commit(&context, move |state| {
         if state.tokens.contains_key(&token.id) {
             return Err(ApiError::new(Code::Conflict, "this id is taken").hint("try again"));

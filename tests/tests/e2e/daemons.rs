@@ -92,7 +92,7 @@ async fn a_second_server_says_that_the_state_is_in_use_and_may_be_tried_again() 
     let tug = Tug::start().await?;
     let mut second = Command::new(program());
     second.arg("--socket").arg(tug.folder().join("other.sock"));
-    second.args(["server", "--state-dir", &tug.server_folder()]);
+    second.args(["server", "--listen", "none", "--state-dir", &tug.server_folder()]);
     let (status, said) = Running::start(second)?.ended().await?;
     assert_eq!(status.code(), Some(1), "{said}");
     let server = tug.server_id().context("it runs")?;

@@ -41,8 +41,8 @@ impl Cluster {
         let listen =
             Listen { address: "127.0.0.1:0".parse().unwrap(), servers: Vec::new(), certificate_life };
         let entrance = Entrance::open(&listen).await.unwrap();
-        let servers = entrance.servers(&listen);
-        config.listen = Some(Listen { servers: servers.clone(), ..listen });
+        let servers = vec![entrance.address.to_string()];
+        config.listen = Some(Listen { address: entrance.address, ..listen });
         let (orchestrator, handle) = Orchestrator::open(config).await.unwrap();
         let stop = CancellationToken::new();
         let (deciding, serving) = (stop.clone(), stop.clone());
