@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use tug_model::token::{AccessRole, Grant};
 use tug_model::{Millis, NodeId, ProjectName};
 
+use crate::user::NodeStatus;
+
 /// The body of `POST /v1/join`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +84,10 @@ pub enum Whoami {
         /// Which.
         #[schema(value_type = String)]
         node: NodeId,
+        /// How it stands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(no_recursion)]
+        status: Option<Box<NodeStatus>>,
     },
     /// The holder of a token.
     Token {

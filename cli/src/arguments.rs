@@ -1,5 +1,6 @@
 //! What can be said on the command line. Every example in the help is parsed by a test.
 
+mod access;
 mod address;
 mod daemon;
 mod deploy;
@@ -12,10 +13,13 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use access::{
+    JoinArguments, TokenArguments, TokenCommand, TokenCreateArguments, TokenRemoveArguments,
+};
 pub(crate) use address::{Listening, Reached};
 pub(crate) use daemon::{
-    AgentArguments, DevArguments, DoctorArguments, HoldArguments, LogFormat, LogOptions, NodeOptions,
-    RestoreArguments, ServerArguments,
+    AgentArguments, DevArguments, DoctorArguments, HoldArguments, InstallOptions, LogFormat, LogOptions,
+    NodeOptions, RestoreArguments, ServerArguments,
 };
 pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,
@@ -101,8 +105,12 @@ pub(crate) enum Command {
     Server(ServerArguments),
     /// Run the node side: containers, probes, balancing
     Agent(AgentArguments),
+    /// Make this machine a node of a cluster
+    Join(JoinArguments),
     /// Look at the machines, empty, label and remove them
     Node(NodeArguments),
+    /// Let machines join, and people in from elsewhere
+    Token(TokenArguments),
     /// Check whether this machine is fit for Tug, and say what to do
     Doctor(DoctorArguments),
     /// Put the control plane's state back from an export
@@ -219,7 +227,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Deploy", &["plan", "apply"]),
     ("Look", &["ls", "ps", "why", "events", "logs", "top"]),
     ("Change", &["exec", "scale", "restart", "rm"]),
-    ("Run the cluster", &["server", "agent", "node", "doctor", "restore"]),
+    ("Run the cluster", &["server", "agent", "join", "node", "token", "doctor", "restore"]),
     ("From elsewhere", &["login", "logout", "context", "whoami"]),
     ("This program", &["completion", "version"]),
 ];

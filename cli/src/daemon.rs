@@ -4,40 +4,52 @@
 //! be used beside `tug server --agent` and `tug dev`.
 
 pub(crate) mod dev;
+pub(crate) mod join;
 mod log;
 mod node;
 mod orchestrator;
+mod start;
+mod unit;
+
+use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 use tug_agent::{Server, holder};
 use tug_api::Clock;
 
 use self::node::NodePlan;
-use crate::arguments::{AgentArguments, Connection, HoldArguments, RestoreArguments, ServerArguments};
-use crate::context::Interrupt;
+use self::unit::Unit;
+use crate::arguments::{
+    AgentArguments, Connection, HoldArguments, InstallOptions, RestoreArguments, ServerArguments,
+};
+use crate::context::{Context, Interrupt};
 use crate::failure::Failure;
 use crate::render::Screen;
 
 /// What daemons log where nobody asks for more or less.
 const USUAL: &str = "info";
+/// What a path is made absolute with.
+const FOLDER: &str = "find the current folder";
 
 /// `tug server`: until SIGTERM or SIGINT, which is a success.
 pub(crate) async fn server(
     arguments: &ServerArguments,
     connection: &Connection,
-    interrupt: &Interrupt,
+    context: &mut Context,
 ) -> Result<(), Failure> {
-    log::init(&arguments.log, USUAL, None)?;
     let clock = Clock::system();
-    let stop = stop_when_asked(interrupt);
     let plane = orchestrator::Plane::new(&arguments.state.folder, &connection.socket, clock);
     let plane = plane.reached_by(arguments.listen, &arguments.advertise)?;
-    if !arguments.agent {
-        return plane.serve(stop).await;
-    }
-    let options = &arguments.node;
     let own_server = Server::Socket(connection.socket.clone());
-    let plan = NodePlan::new(arguments.state.folder.clone(), options, own_server)?;
+    let plan = || NodePlan::new(arguments.state.folder.clone(), &arguments.node, own_server);
+    let plan = arguments.agent.then(plan).transpose()?;
+    if arguments.install.install {
+        let words = arguments.words(&connection.socket).map_err(|error| Failure::caused(FOLDER, &error))?;
+        return install(context, &Unit::server(words, arguments.agent)?, &arguments.install).await;
+    }
+    log::init(&arguments.log, USUAL, None)?;
+    let stop = stop_when_asked(&context.interrupt);
+    let Some(plan) = plan else { return plane.serve(stop).await };
     let node = plan.open(clock).await?;
     let agent_stop = stop.child_token();
     let serving = async {
@@ -54,24 +66,45 @@ pub(crate) async fn server(
 pub(crate) async fn agent(
     arguments: &AgentArguments,
     connection: &Connection,
-    interrupt: &Interrupt,
+    context: &mut Context,
 ) -> Result<(), Failure> {
-    log::init(&arguments.log, USUAL, None)?;
     let state_dir = arguments.state.folder.clone();
+    if arguments.install.install {
+        NodePlan::new(state_dir, &arguments.node, Server::Joined)?;
+        let words = arguments.words(&connection.socket).map_err(|error| Failure::caused(FOLDER, &error))?;
+        return install(context, &Unit::agent(words)?, &arguments.install).await;
+    }
+    if arguments.detached {
+        rustix::process::setsid().map_err(|error| Failure::caused("begin a session", &error))?;
+    }
+    log::init(&arguments.log, USUAL, None)?;
+    let socket = |path: &PathBuf| Server::Socket(path.clone());
     let plan = match (&arguments.server, node::joined(&state_dir)?) {
         (None, Some(membership)) => NodePlan::joined(state_dir, &arguments.node, &membership)?,
-        (Some(socket), _) => NodePlan::new(state_dir, &arguments.node, Server::Socket(socket.clone()))?,
-        (None, None) => NodePlan::new(state_dir, &arguments.node, Server::Socket(connection.socket.clone()))?,
+        (Some(path), _) => NodePlan::new(state_dir, &arguments.node, socket(path))?,
+        (None, None) => NodePlan::new(state_dir, &arguments.node, socket(&connection.socket))?,
     };
     let node = plan.open(Clock::system()).await?;
-    Box::pin(node.agent.run(stop_when_asked(interrupt))).await;
+    Box::pin(node.agent.run(stop_when_asked(&context.interrupt))).await;
+    Ok(())
+}
+
+/// `--install`: what would run here is run by systemd instead.
+async fn install(context: &mut Context, unit: &Unit, options: &InstallOptions) -> Result<(), Failure> {
+    if options.print {
+        return context.screen.data(&unit.text());
+    }
+    let path = unit.install().await?;
+    let name = unit.name;
+    context
+        .screen
+        .note(&format!("{} runs, now and after every boot: systemctl status {name}", path.display()));
     Ok(())
 }
 
 /// `tug restore`: while no server runs.
 pub(crate) async fn restore(arguments: &RestoreArguments, screen: &mut Screen) -> Result<(), Failure> {
-    let plane =
-        orchestrator::Plane::new(&arguments.state.folder, &std::path::PathBuf::new(), Clock::system());
+    let plane = orchestrator::Plane::new(&arguments.state.folder, &PathBuf::new(), Clock::system());
     let revision = plane.restore(&arguments.file).await?;
     screen.note(&format!(
         "the state of {} is back, as revision {revision}: start the server again",

@@ -18,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod structured;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod token;
 pub(crate) mod usage;
 pub(crate) mod why;
 

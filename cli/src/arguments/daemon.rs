@@ -1,12 +1,20 @@
 //! Arguments of the commands that run until they are stopped.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::OutputArguments;
 use super::address::{Listening, Reached};
-use super::deploy::{EngineArguments, ManifestArguments, ReadingArguments};
+use super::deploy::{DOCKER, EngineArguments, ManifestArguments, ReadingArguments};
+use super::{OutputArguments, SOCKET};
+
+/// Where the daemons keep their state unless told otherwise.
+const STATE_DIR: &str = "/var/lib/tug";
+/// Where the control plane listens for other machines unless told otherwise.
+const LISTEN: &str = "0.0.0.0:7443";
+/// Where an agent listens for others unless told otherwise.
+const PEER_LISTEN: &str = "0.0.0.0:7444";
 
 /// `tug dev`.
 #[derive(Debug, Args)]
@@ -38,6 +46,7 @@ everything.
 
 Examples:
   tug server --agent
+  tug server --agent --install                as a systemd unit
   tug server --advertise tug.example.org      what `tug token create` tells others to dial
   tug server --listen none                    for this machine alone
   tug server --state-dir /srv/tug --socket /srv/tug/tug.sock
@@ -52,7 +61,7 @@ pub(crate) struct ServerArguments {
     #[arg(
         long,
         env = "TUG_LISTEN",
-        default_value = "0.0.0.0:7443",
+        default_value = LISTEN,
         value_name = "ADDR:PORT",
         hide_env_values = true
     )]
@@ -64,6 +73,8 @@ pub(crate) struct ServerArguments {
     pub(crate) node: NodeOptions,
     #[command(flatten)]
     pub(crate) log: LogOptions,
+    #[command(flatten)]
+    pub(crate) install: InstallOptions,
 }
 
 /// `tug agent`.
@@ -85,6 +96,22 @@ pub(crate) struct AgentArguments {
     pub(crate) node: NodeOptions,
     #[command(flatten)]
     pub(crate) log: LogOptions,
+    #[command(flatten)]
+    pub(crate) install: InstallOptions,
+    /// In a session of its own, without a terminal
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+/// `--install`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InstallOptions {
+    /// Write a systemd unit that runs this with the options given, at every boot, and start it
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// With --install: only print the unit
+    #[arg(long, requires = "install")]
+    pub(crate) print: bool,
 }
 
 /// `tug restore`.
@@ -110,7 +137,7 @@ pub(crate) struct StateArguments {
     #[arg(
         long = "state-dir",
         env = "TUG_STATE_DIR",
-        default_value = "/var/lib/tug",
+        default_value = STATE_DIR,
         value_name = "PATH",
         hide_env_values = true
     )]
@@ -149,7 +176,7 @@ pub(crate) struct NodeOptions {
     #[arg(
         long,
         env = "TUG_PEER_LISTEN",
-        default_value = "0.0.0.0:7444",
+        default_value = PEER_LISTEN,
         value_name = "ADDR:PORT",
         hide_env_values = true
     )]
@@ -198,4 +225,85 @@ impl DevArguments {
     pub(crate) fn manifest(&self) -> ManifestArguments {
         ManifestArguments { files: self.files.clone(), reading: self.reading.clone() }
     }
+}
+
+// === the same options for a process that is started later, by somebody else ===
+
+impl ServerArguments {
+    /// The words after `tug` that start the same server.
+    pub(crate) fn words(&self, socket: &Path) -> io::Result<Vec<String>> {
+        let mut words = vec!["server".to_owned()];
+        option(&mut words, "--socket", &absolute(socket)?, SOCKET);
+        self.state.add_to(&mut words)?;
+        option(&mut words, "--listen", &self.listen.to_string(), LISTEN);
+        for one in &self.advertise {
+            option(&mut words, "--advertise", &one.to_string(), "");
+        }
+        if self.agent {
+            words.push("--agent".to_owned());
+            self.node.add_to(&mut words);
+        }
+        self.log.add_to(&mut words);
+        Ok(words)
+    }
+}
+
+impl AgentArguments {
+    /// The words after `tug` that start the same agent.
+    pub(crate) fn words(&self, socket: &Path) -> io::Result<Vec<String>> {
+        let mut words = vec!["agent".to_owned()];
+        option(&mut words, "--socket", &absolute(socket)?, SOCKET);
+        if let Some(server) = &self.server {
+            option(&mut words, "--server", &absolute(server)?, "");
+        }
+        self.state.add_to(&mut words)?;
+        self.node.add_to(&mut words);
+        self.log.add_to(&mut words);
+        Ok(words)
+    }
+}
+
+impl StateArguments {
+    pub(super) fn add_to(&self, words: &mut Vec<String>) -> io::Result<()> {
+        option(words, "--state-dir", &absolute(&self.folder)?, STATE_DIR);
+        Ok(())
+    }
+}
+
+impl NodeOptions {
+    pub(super) fn add_to(&self, words: &mut Vec<String>) {
+        if let Some(id) = &self.id {
+            option(words, "--node", id, "");
+        }
+        for label in &self.labels {
+            option(words, "--label", label, "");
+        }
+        option(words, "--peer-listen", &self.peer_listen.to_string(), PEER_LISTEN);
+        if let Some(advertise) = &self.peer_advertise {
+            option(words, "--peer-advertise", &advertise.to_string(), "");
+        }
+        option(words, "--docker", &self.engine.docker, DOCKER);
+    }
+}
+
+impl LogOptions {
+    fn add_to(&self, words: &mut Vec<String>) {
+        if let Some(filter) = &self.filter {
+            option(words, "--log", filter, "");
+        }
+        if let Some(format) = self.log_format.and_then(|format| format.to_possible_value()) {
+            option(words, "--log-format", format.get_name(), "");
+        }
+    }
+}
+
+/// An option that is not as it would be anyway. One word: a value may begin with `-`.
+fn option(words: &mut Vec<String>, name: &str, value: &str, usual: &str) {
+    if value != usual {
+        words.push(format!("{name}={value}"));
+    }
+}
+
+fn absolute(path: &Path) -> io::Result<String> {
+    Ok(std::path::absolute(path)?.to_string_lossy().into_owned())
 }

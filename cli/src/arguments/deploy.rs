@@ -115,6 +115,9 @@ pub(crate) struct ApplyArguments {
     pub(crate) engine: EngineArguments,
 }
 
+/// The Engine of this machine unless told otherwise.
+pub(super) const DOCKER: &str = "unix:///var/run/docker.sock";
+
 /// Which Engine.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EngineArguments {
@@ -122,7 +125,7 @@ pub(crate) struct EngineArguments {
     #[arg(
         long,
         env = "DOCKER_HOST",
-        default_value = "unix:///var/run/docker.sock",
+        default_value = DOCKER,
         value_name = "SOCKET",
         hide_env_values = true
     )]

@@ -1,10 +1,9 @@
 //! `tug login`: a token is read, tried, and kept with the address that it is for; `tug whoami`: what came of it.
 
-mod secret;
-
 use tug_api::join::Whoami;
 use tug_api::token::{TokenKind, TokenText};
 
+use super::secret;
 use crate::arguments::{LoginArguments, Url, WhoamiArguments};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -87,7 +86,7 @@ fn default_name(host: &str) -> String {
 fn described(who: &Whoami) -> String {
     match who {
         Whoami::Local => "whoever may open the socket: you may do everything".to_owned(),
-        Whoami::Node { node } => format!("the node {node}"),
+        Whoami::Node { node, .. } => format!("the node {node}"),
         Whoami::Token { id, name, role, projects } => {
             let name = if name.is_empty() { String::new() } else { format!(" ({})", printable(name)) };
             let projects: Vec<&str> = projects.iter().map(AsRef::as_ref).collect();

@@ -282,7 +282,7 @@ impl Who {
     pub(super) fn whoami(&self) -> Result<Whoami, ApiError> {
         match self {
             Self::Local => Ok(Whoami::Local),
-            Self::Node { node, .. } => Ok(Whoami::Node { node: node.clone() }),
+            Self::Node { node, .. } => Ok(Whoami::Node { node: node.clone(), status: None }),
             Self::Token { token, role, projects } => Ok(Whoami::Token {
                 id: token.id.clone(),
                 name: token.name.clone(),

@@ -16,7 +16,7 @@ use tug_model::node::{Capacity, KeyId, Node, NodeInfo, Role};
 use tug_model::token::{Grant, Token};
 use tug_model::{NodeId, Timestamp};
 
-use super::authorise::{is_valid, unauthenticated};
+use super::authorise::is_valid;
 use super::extract::Json;
 use super::mutate::commit;
 use super::tokens::event;
@@ -264,7 +264,8 @@ fn check_hostname(hostname: &str) -> Result<(), ApiError> {
 
 /// The same words for every token that is not good, whatever is wrong with it.
 fn bad_token() -> ApiError {
-    ApiError { hint: None, ..unauthenticated() }
+    let message = "this token lets nobody join: it was used, has expired, or is of another cluster";
+    ApiError::new(Code::Unauthenticated, message)
         .hint("make a new one on the control plane: tug token create; each is good for one hour and one node")
 }
 

@@ -25,7 +25,7 @@ const WHY_EVENTS: usize = 20;
 pub(super) async fn info(State(context): State<Shared>) -> Json<Info> {
     let state = context.store.snapshot();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let (cluster, revision, servers) = (state.cluster.clone(), state.revision, context.servers.clone());
+    let (cluster, revision, servers) = (state.cluster.clone(), state.revision, context.servers.now());
     Json(Info { version, cluster, revision, servers, now: Some(context.clock.now()) })
 }
 

@@ -10,10 +10,10 @@ use tug_model::event::{Event, EventKind};
 use tug_model::token::{AccessRole, Grant, Token};
 use tug_model::{Millis, Revision, Timestamp};
 
-use super::Shared;
 use super::authorise::Who;
 use super::extract::Json;
 use super::mutate::commit;
+use super::{Shared, fleet};
 use crate::store::Change;
 
 /// How long a token is good for joining unless told otherwise, and at most.
@@ -107,8 +107,14 @@ pub(super) async fn remove(
 /// Who asks.
 #[utoipa::path(get, path = "/v1/whoami", tag = "access",
     responses((status = 200, description = "Who the caller is, and what it may do", body = Whoami)))]
-pub(super) async fn whoami(who: Who) -> Result<axum::Json<Whoami>, ApiError> {
-    who.whoami().map(axum::Json)
+pub(super) async fn whoami(State(context): State<Shared>, who: Who) -> Result<axum::Json<Whoami>, ApiError> {
+    let mut told = who.whoami()?;
+    // A machine that has just joined wants to know whether its agent was heard of.
+    if let Whoami::Node { node, status } = &mut told {
+        let view = context.stand.view();
+        *status = view.world.nodes.get(node).map(|node| Box::new(fleet::one(&context, &view, node, &who)));
+    }
+    Ok(axum::Json(told))
 }
 
 fn check(request: &TokenRequest) -> Result<(), ApiError> {

@@ -19,7 +19,7 @@ struct Quiet {
 }
 
 /// The token's text, from `file`, or else from standard input.
-pub(super) async fn read(context: &mut Context, file: Option<&Path>) -> Result<String, Failure> {
+pub(crate) async fn read(context: &mut Context, file: Option<&Path>) -> Result<String, Failure> {
     let text = match file {
         Some(path) => {
             let what = || format!("read the token from {}", path.display());
@@ -33,7 +33,7 @@ pub(super) async fn read(context: &mut Context, file: Option<&Path>) -> Result<S
     };
     if text.trim().is_empty() {
         return Err(Failure::usage("no token was given")
-            .hint("`tug login URL` asks for it on a terminal; or use --token-file FILE, or standard input"));
+            .hint("it is asked for on a terminal; or use --token-file FILE, or standard input"));
     }
     Ok(text)
 }
