@@ -7,17 +7,18 @@ mod usage;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use http::StatusCode;
 use tokio::sync::watch;
 use tug_api::error::chain;
 use tug_api::{ApiError, Code, lines};
 use tug_model::TaskId;
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
 use crate::proxy::BalancerHandle;
@@ -48,6 +49,7 @@ pub(crate) fn router(
 ) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
+        .route("/endpoints", get(known_endpoints).put(endpoints))
         .route("/hints", put(hints))
         .route("/reports", get(reports))
         .route("/tasks/{id}/logs", get(logs::logs))
@@ -59,10 +61,30 @@ pub(crate) fn router(
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let assignment: Assignment = body(request).await?;
-    match shared.follower.accept(assignment) {
+    answer(shared.follower.accept(assignment))
+}
+
+/// What the node knows of the endpoints.
+async fn known_endpoints(State(shared): State<Shared>) -> Json<Known> {
+    json(shared.follower.known_endpoints())
+}
+
+async fn endpoints(
+    State(shared): State<Shared>,
+    Query(stamp): Query<Stamp>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let news = lines::read::<ServiceEndpoints>(request.into_body()).try_collect().await;
+    let news: Vec<ServiceEndpoints> = news.map_err(|error| ApiError::new(Code::Invalid, chain(&error)))?;
+    answer(shared.follower.accept_endpoints(stamp, news))
+}
+
+/// Whether the node follows what it was told.
+fn answer(accepted: Result<(), Rejection>) -> Result<StatusCode, ApiError> {
+    match accepted {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ Rejection::Refused(_)) => {
-            tracing::warn!(reason = chain(&error), "an assignment is refused");
+            tracing::warn!(reason = chain(&error), "the node does not follow what it is told");
             Err(ApiError::new(Code::Conflict, chain(&error)))
         }
         Err(error @ Rejection::Flawed(_)) => Err(ApiError::new(Code::Invalid, chain(&error))),

@@ -1,4 +1,5 @@
-//! What the agent keeps on disk: who the node is, its last assignment, and how the runs of its tasks went.
+//! What the agent keeps on disk: who the node is, its last assignment, the endpoints that it knows, and how the runs of
+//! its tasks went.
 //!
 //! Each file is two lines of JSON: the value, and its checksum. A file is replaced whole: written beside, synced, renamed,
 //! and its folder synced. One that is damaged is put aside and counts as missing; the containers' labels say the rest.
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tug_api::folder::{self, FolderError};
 use tug_model::assignment::Assignment;
+use tug_model::endpoints::Endpoints;
 use tug_model::{NodeId, TaskId};
 
 use crate::plan::History;
@@ -77,6 +79,7 @@ struct NodeFile {
 }
 
 const ASSIGNMENT: &str = "assignment.json";
+const ENDPOINTS: &str = "endpoints.json";
 const RESTARTS: &str = "restarts.json";
 const NODE: &str = "node.json";
 const LOCK: &str = "lock";
@@ -159,6 +162,16 @@ impl Ledger {
     /// Keeps `assignment`. When this returns it is on disk.
     pub fn keep_assignment(&self, assignment: &Assignment) -> Result<(), LedgerError> {
         self.save(ASSIGNMENT, assignment)
+    }
+
+    /// The endpoints that were known last; none if that is not known.
+    pub fn endpoints(&self) -> Result<Endpoints, LedgerError> {
+        Ok(self.load(ENDPOINTS)?.unwrap_or_default())
+    }
+
+    /// Keeps `endpoints`. When this returns they are on disk.
+    pub fn keep_endpoints(&self, endpoints: &Endpoints) -> Result<(), LedgerError> {
+        self.save(ENDPOINTS, endpoints)
     }
 
     /// How the runs of the tasks went; empty if that is not known.

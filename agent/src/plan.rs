@@ -26,7 +26,7 @@ pub use orders::{Flaw, Orders};
 pub use phase::{Doing, phase};
 pub use restart::{End, History, Verdict};
 pub(crate) use routes::address;
-pub use routes::{Serving, routes};
+pub use routes::{Serving, peers, routes};
 pub use step::{ImageWanted, Key, Step};
 
 /// Everything that a decision on this node looks at.

@@ -1,6 +1,6 @@
 //! Who answers on which published port at this moment: what the balancer is told, whole, whenever it changes.
 //!
-//! Pure values. A [`Table`] is made by the agent's control loop from its assignment and from what it sees of its
+//! Pure values. A [`Table`] is made by the agent's control loop from what it was told and from what it sees of its
 //! tasks; the balancer makes nothing of it but listeners and connections.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tug_model::{NodeId, ProjectName, ServiceName, TaskId};
 pub struct Table {
     /// Raised with every change, so that the balancer can say by which table it routes; 0 before the first.
     pub number: u64,
-    /// One for every published port, in the order of the assignment. A route without backends is still listened on:
+    /// One for every published port, by service. A route without backends is still listened on:
     /// its clients wait a moment for one.
     pub routes: Vec<TableRoute>,
     /// Where the agents of the nodes are reached that backends elsewhere name.

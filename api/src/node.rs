@@ -3,6 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `PUT /assignment` | 204; 409 with a [`Refusal`](tug_model::assignment::Refusal) in the message when the agent will not obey |
+//! | `GET /endpoints` | what the agent [knows](Known) of the endpoints |
+//! | `PUT /endpoints` | 204, or 409 as above; [endpoints](ServiceEndpoints) that are new to it, one a line, after their [`Stamp`] in the query |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
 //! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
@@ -10,10 +12,11 @@
 //! | `GET /usage` | a list of [`TaskUse`] |
 
 use axum::body::Body;
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::report::Report;
 use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
 
@@ -64,6 +67,19 @@ pub struct TaskUse {
     pub sent: Bytes,
 }
 
+/// The endpoints of a service as they are sent: written once, however many agents are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointsLine(bytes::Bytes);
+
+impl EndpointsLine {
+    /// Writes them.
+    pub fn new(endpoints: &ServiceEndpoints) -> Self {
+        let mut line = serde_json::to_vec(endpoints).expect("endpoints hold nothing that JSON cannot");
+        line.push(b'\n');
+        Self(line.into())
+    }
+}
+
 /// Asks one agent.
 #[derive(Debug, Clone)]
 pub struct NodeClient {
@@ -79,6 +95,20 @@ impl NodeClient {
     /// Gives the agent its assignment. An error with the code `conflict` is a refusal.
     pub async fn assign(&self, assignment: &Assignment) -> Result<(), CallError> {
         let request = json_body(Method::PUT, "/assignment", assignment)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// What the agent knows of the endpoints.
+    pub async fn known_endpoints(&self) -> Result<Known, CallError> {
+        read_json(call(&self.channel, get("/endpoints")).await?).await
+    }
+
+    /// Tells the agent of endpoints that it does not know, as of `stamp`. An error with the code `conflict` is a refusal.
+    pub async fn tell_endpoints(&self, stamp: &Stamp, told: Vec<EndpointsLine>) -> Result<(), CallError> {
+        let path = format!("/endpoints{}", query(stamp)?);
+        let lines = told.into_iter().map(|EndpointsLine(line)| Ok::<_, std::convert::Infallible>(line));
+        let request = Request::builder().method(Method::PUT).uri(path);
+        let request = request.body(Body::from_stream(stream::iter(lines))).map_err(CallError::Request)?;
         call(&self.channel, request).await.map(drop)
     }
 

@@ -1,4 +1,5 @@
-//! Everything that one node shall run, whole: never a difference, always with a generation.
+//! Everything that one node shall run, whole: never a difference, always with a generation. Who serves behind the
+//! published ports is told apart from it: [`crate::endpoints`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
 use crate::quantity::{Revision, Slot};
 use crate::spec::resource::{Config, Network, Volume};
-use crate::spec::service::Port;
 use crate::task::{Desired, Template, TemplateHash};
 
 /// What the control plane sends to one agent.
@@ -32,11 +32,6 @@ pub struct Assignment {
     pub projects: BTreeMap<ProjectName, Resources>,
     /// The contents of the configs that they mount, by hash.
     pub configs: BTreeMap<String, Config>,
-    /// The published ports, sorted.
-    pub routes: Vec<Route>,
-    /// The nodes that run the remote backends of the routes, and where their agents are reached.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub peers: BTreeMap<NodeId, String>,
 }
 
 /// One task of an assignment.
@@ -65,31 +60,6 @@ pub struct Resources {
     pub volumes: BTreeMap<VolumeName, Volume>,
 }
 
-/// A published port and the tasks behind it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Route {
-    /// Whose it is.
-    pub project: ProjectName,
-    /// Which service.
-    pub service: ServiceName,
-    /// The port; `published` is always set.
-    pub port: Port,
-    /// The tasks of this node that may be given connections, sorted; the agent picks among those that it sees healthy.
-    pub backends: Vec<TaskId>,
-    /// The tasks of other nodes that may be given connections, sorted; their own agents know whether they are healthy.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remote: Vec<RemoteBackend>,
-}
-
-/// A task behind a route, on another node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RemoteBackend {
-    /// Which task.
-    pub task: TaskId,
-    /// Where it runs.
-    pub node: NodeId,
-}
-
 /// What an agent cannot see of the backends on other nodes: who is known not to serve. Sent whole whenever it changes, and
 /// only a hint: who is named here is tried when nobody else is left.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,8 +83,6 @@ impl Assignment {
             templates: BTreeMap::new(),
             projects: BTreeMap::new(),
             configs: BTreeMap::new(),
-            routes: Vec::new(),
-            peers: BTreeMap::new(),
         }
     }
 
@@ -131,18 +99,6 @@ impl Assignment {
             return Err(Refusal::Older { ours: self.generation, theirs: next.generation });
         }
         Ok(())
-    }
-
-    /// Whether both say the same, whatever commit they were computed from.
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.cluster == other.cluster
-            && self.epoch == other.epoch
-            && self.tasks == other.tasks
-            && self.routes == other.routes
-            && self.peers == other.peers
-            && self.templates == other.templates
-            && self.projects == other.projects
-            && self.configs == other.configs
     }
 }
 

@@ -10,6 +10,7 @@
 //! | observation | [`report::Report`], [`report::Phase`] | the agent |
 
 pub mod assignment;
+pub mod endpoints;
 pub mod event;
 pub mod name;
 pub mod node;

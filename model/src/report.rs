@@ -28,7 +28,7 @@ pub struct Report {
     pub closed_ports: Vec<ClosedPort>,
 }
 
-/// Which assignment an agent follows.
+/// Which assignment and which endpoints an agent follows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Following {
     /// The cluster's id; empty before the first assignment.
@@ -37,6 +37,9 @@ pub struct Following {
     pub epoch: u64,
     /// Its generation.
     pub generation: Revision,
+    /// The generation of the newest [endpoints](crate::endpoints) that it routes by.
+    #[serde(default)]
+    pub endpoints: Revision,
 }
 
 /// Whether the node's Engine answers.

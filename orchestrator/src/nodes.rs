@@ -1,17 +1,18 @@
 //! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
 //!
-//! A session asks its agent two things: to follow the node's assignment, whenever that says something new
-//! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole. Which backends of
+//! A session asks its agent two things: to follow the node's assignment and the endpoints, whenever the `board` has
+//! something new (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole. Which backends of
 //! other nodes do not serve, it is told beside that (`hints`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
 //! counts for the planner.
 //!
-//! **Guarantees.** An agent is never sent an assignment that is older than the one it has acknowledged. A node that has
+//! **Guarantees.** An agent is never sent anything that is older than what it has acknowledged. A node that has
 //! been silent for three seconds is not connected any more, whatever its connection says.
 //!
 //! **Assumptions.** There is at most one session of a node; a newer one ends the older.
 
+mod board;
 #[cfg(test)]
 pub(crate) mod fake;
 mod hints;
@@ -30,9 +31,10 @@ use tug_api::Clock;
 use tug_api::node::NodeClient;
 use tug_api::transport::Channel;
 use tug_model::assignment::Hints;
-use tug_model::report::Report;
+use tug_model::report::{Following, Report};
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
+use self::board::{Board, Touched};
 use self::session::Session;
 use crate::plan::{Deaf, NodeObserved, Observed};
 use crate::store::Store;
@@ -56,6 +58,7 @@ struct Shared {
     clock: Clock,
     closing: CancellationToken,
     sessions: TaskTracker,
+    board: Mutex<Board>,
     known: Mutex<Known>,
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
@@ -74,16 +77,34 @@ struct Known {
 struct Connection {
     number: u64,
     ending: CancellationToken,
-    again: Arc<Notify>,
+    wake: Arc<Wake>,
     /// `None` when the session has ended.
     client: Option<NodeClient>,
-    /// The newest assignment that the agent acknowledged, and when.
-    told: Option<(Revision, Timestamp)>,
-    /// The newest revision whose assignment says the same.
-    level: Revision,
+    /// What the agent acknowledged last, and when; `None`: that is not known.
+    told: Option<(Told, Timestamp)>,
+    /// The newest revision of which the agent was told all that concerns it.
+    reached: Revision,
+    /// The newest revision that concerns it.
+    due: Revision,
     /// What the agent of this session says that it follows; `None` before its first report.
-    follows: Option<Revision>,
+    follows: Option<Told>,
     refusal: Option<String>,
+}
+
+/// What wakes a session.
+#[derive(Debug, Default)]
+struct Wake {
+    /// There is something new to tell.
+    news: Notify,
+    /// Everything is to be told again.
+    again: Notify,
+}
+
+/// Generations, as an agent reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    assignment: Revision,
+    endpoints: Revision,
 }
 
 // === impl Nodes ===
@@ -91,12 +112,17 @@ struct Connection {
 impl Nodes {
     /// Without any node.
     pub fn new(store: Store, clock: Clock) -> (Self, Publisher) {
+        let state = store.snapshot();
+        let (mut board, mut known) = (Board::default(), Known::default());
+        board.follow(&state);
+        known.observed.level = state.revision;
         let shared = Arc::new(Shared {
             store,
             clock,
             closing: CancellationToken::new(),
             sessions: TaskTracker::new(),
-            known: Mutex::default(),
+            board: Mutex::new(board),
+            known: Mutex::new(known),
             changed: Notify::new(),
             published: watch::Sender::default(),
             hints: watch::Sender::default(),
@@ -116,22 +142,23 @@ impl Nodes {
         let connection = Connection {
             number: known.last_number,
             ending: shared.closing.child_token(),
-            again: Arc::default(),
+            wake: Arc::default(),
             client: Some(client.clone()),
             told: None,
-            level: Revision(0),
+            reached: Revision(0),
+            due: known.observed.level,
             follows: None,
             refusal: None,
         };
-        let (ending, again) = (connection.ending.clone(), Arc::clone(&connection.again));
+        let (ending, wake) = (connection.ending.clone(), Arc::clone(&connection.wake));
         let number = connection.number;
         if let Some(older) = known.connections.insert(node.clone(), connection) {
             older.ending.cancel();
             // The agent of a new connection may be another process: it has acknowledged nothing yet.
-            known.update(&node, |observed| observed.acked = Revision(0));
+            known.update(&node, |observed| (observed.acked, observed.is_level) = (Revision(0), false));
         }
         drop(known);
-        let session = Session { node, number, client, ending, again, shared: Arc::clone(shared) };
+        let session = Session { node, number, client, ending, wake, shared: Arc::clone(shared) };
         shared.sessions.spawn(session.run());
     }
 
@@ -168,6 +195,7 @@ impl Publisher {
     /// Publishes until `stop`, then ends the sessions.
     pub async fn run(self, stop: CancellationToken) {
         let shared = &self.0;
+        shared.sessions.spawn(board::keep(Arc::clone(shared)));
         shared.sessions.spawn(hints::keep(Arc::clone(shared)));
         loop {
             tokio::select! {
@@ -203,19 +231,43 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `revision` concerns is taken in by the board.
+    fn touched(&self, touched: &Touched, revision: Revision) {
+        let mut known = self.known();
+        let nodes: Vec<NodeId> = match touched {
+            Touched { endpoints: true, .. } => known.connections.keys().cloned().collect(),
+            Touched { endpoints: false, nodes } => nodes.iter().cloned().collect(),
+        };
+        for node in &nodes {
+            known.concern(node, revision);
+        }
+        known.observed.level = revision;
+        self.changed.notify_one();
+    }
+
+    /// The agent is about to be told something new: whatever it reports meanwhile is not a mistake.
+    fn telling(&self, session: &Session) {
+        if let Some(connection) = self.known().current(session) {
+            connection.told = None;
+        }
+    }
+
     /// A report came in.
     fn heard(&self, session: &Session, report: Report) {
         let now = self.clock.now();
         let mut known = self.known();
         let Some(connection) = known.current(session) else { return };
-        let strays = |(told, at): (Revision, Timestamp)| {
-            report.following.generation != told && now.since(at) > PATIENCE
-        };
+        let follows = Told::from(&report.following);
+        let strays = |(told, at): (Told, Timestamp)| follows != told && now.since(at) > PATIENCE;
         if connection.told.is_some_and(strays) {
             connection.told = None;
-            connection.again.notify_one();
+            connection.wake.again.notify_one();
         }
-        connection.follows = Some(report.following.generation);
+        connection.follows = Some(follows);
         known.update(&session.node, |observed| {
             observed.connected = true;
             observed.report = Some(Arc::new(report));
@@ -226,17 +278,17 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    /// The agent acknowledged the assignment of `told`, or what it acknowledged says the same as that of `revision`.
-    fn acknowledged(&self, session: &Session, told: Option<Revision>, revision: Revision) {
+    /// The agent has acknowledged all that concerns it up to `revision`, `told` last.
+    fn acknowledged(&self, session: &Session, told: Told, revision: Revision) {
         let now = self.clock.now();
         let mut known = self.known();
         let Some(connection) = known.current(session) else { return };
-        if let Some(told) = told {
+        if connection.told.is_none_or(|(earlier, _)| earlier != told) {
             connection.told = Some((told, now));
             connection.refusal = None;
         }
-        connection.level = revision;
-        known.update(&session.node, |observed| observed.deaf = None);
+        connection.reached = revision;
+        known.update_if(&session.node, |observed| observed.deaf.is_some(), |observed| observed.deaf = None);
         known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
@@ -287,12 +339,45 @@ impl Known {
         self.connections.get_mut(&session.node).filter(|connection| connection.number == session.number)
     }
 
+    /// There is something new to tell `node`, as of `revision`.
+    fn concern(&mut self, node: &NodeId, revision: Revision) {
+        let level = self.observed.level;
+        let Some(connection) = self.connections.get_mut(node) else { return };
+        connection.due = revision;
+        connection.wake.news.notify_one();
+        if connection.reached < revision {
+            self.update_if(
+                node,
+                |observed| observed.is_level,
+                |observed| (observed.acked, observed.is_level) = (observed.acked.max(level), false),
+            );
+        }
+    }
+
     /// What the agent of `node` acknowledged counts from when it says that it follows it.
     fn settle(&mut self, node: &NodeId) {
         let Some(connection) = self.connections.get(node) else { return };
-        let (told, level) = (connection.told.map(|(told, _)| told), connection.level);
-        if told.is_some() && connection.follows == told {
-            self.update(node, |observed| observed.acked = level);
+        let (told, reached) = (connection.told.map(|(told, _)| told), connection.reached);
+        if told.is_none() || connection.follows != told {
+            return;
+        }
+        let is_level = reached >= connection.due;
+        self.update_if(
+            node,
+            |observed| observed.acked < reached || observed.is_level != is_level,
+            |observed| (observed.acked, observed.is_level) = (observed.acked.max(reached), is_level),
+        );
+    }
+
+    /// As [`Known::update`], where there is need.
+    fn update_if(
+        &mut self,
+        node: &NodeId,
+        is_due: impl FnOnce(&NodeObserved) -> bool,
+        change: impl FnOnce(&mut NodeObserved),
+    ) {
+        if self.observed.nodes.get(node).is_none_or(|observed| is_due(observed)) {
+            self.update(node, change);
         }
     }
 
@@ -301,6 +386,14 @@ impl Known {
             self.observed.nodes.get(node).map_or_else(NodeObserved::default, |it| NodeObserved::clone(it));
         change(&mut observed);
         self.observed.nodes.insert(node.clone(), Arc::new(observed));
+    }
+}
+
+// === impl Told ===
+
+impl From<&Following> for Told {
+    fn from(following: &Following) -> Self {
+        Self { assignment: following.generation, endpoints: following.endpoints }
     }
 }
 

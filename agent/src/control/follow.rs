@@ -1,9 +1,10 @@
-//! Whom the node follows: the one place where an assignment is accepted or refused.
+//! Whom the node follows: the one place where an assignment and endpoints are accepted or refused.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tug_model::assignment::{Assignment, Refusal};
+use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 
 use crate::ledger::{self, Ledger};
 use crate::plan::{Flaw, Orders};
@@ -17,7 +18,7 @@ pub(crate) struct Follower {
     turn: Mutex<()>,
 }
 
-/// Why an assignment is not followed.
+/// Why an assignment, or endpoints, are not followed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Rejection {
     /// It is not for this node to obey.
@@ -27,7 +28,7 @@ pub(crate) enum Rejection {
     #[error(transparent)]
     Flawed(#[from] Flaw),
     /// It could not be kept.
-    #[error("keep the assignment")]
+    #[error("keep what the node is told")]
     Disk(#[source] ledger::LedgerError),
 }
 
@@ -45,6 +46,7 @@ impl Follower {
             }
             None => Orders::none(node.clone(), String::new()),
         };
+        let orders = if orders.is_told() { orders.with(Arc::new(ledger.endpoints()?)) } else { orders };
         Ok(Self { ledger, orders: watch::Sender::new(Arc::new(orders)), turn: Mutex::new(()) })
     }
 
@@ -61,7 +63,7 @@ impl Follower {
         if current.is_told() && *current.assignment() == assignment {
             return Ok(());
         }
-        let orders = Orders::new(assignment)?;
+        let orders = Orders::new(assignment)?.with(Arc::clone(current.endpoints()));
         unhurried(|| self.ledger.keep_assignment(orders.assignment())).map_err(Rejection::Disk)?;
         tracing::info!(
             generation = %orders.assignment().generation,
@@ -70,6 +72,28 @@ impl Follower {
         );
         self.orders.send_replace(Arc::new(orders));
         Ok(())
+    }
+
+    /// Routes by `news` from now on, if it may: they are on disk before anybody acts on them.
+    pub(crate) fn accept_endpoints(
+        &self,
+        stamp: Stamp,
+        news: Vec<ServiceEndpoints>,
+    ) -> Result<(), Rejection> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = Arc::clone(&self.orders.borrow());
+        let endpoints = current.updated(stamp, news)?;
+        if **current.endpoints() == endpoints {
+            return Ok(());
+        }
+        unhurried(|| self.ledger.keep_endpoints(&endpoints)).map_err(Rejection::Disk)?;
+        self.orders.send_replace(Arc::new(Orders::clone(&current).with(Arc::new(endpoints))));
+        Ok(())
+    }
+
+    /// What the node knows of the endpoints.
+    pub(crate) fn known_endpoints(&self) -> Known {
+        self.orders.borrow().endpoints().known()
     }
 
     /// Without an assignment, the cluster that the containers of this node name is the one that may tell it

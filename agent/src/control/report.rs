@@ -61,11 +61,11 @@ impl Control {
             }
         }
         let routes = plan::routes(orders, &serving);
-        let peers = &orders.assignment().peers;
+        let peers = plan::peers(orders);
         self.table.send_if_modified(|current| {
-            let changed = current.number == 0 || current.routes != routes || current.peers != *peers;
+            let changed = current.number == 0 || current.routes != routes || current.peers != peers;
             if changed {
-                *current = Arc::new(Table { number: current.number + 1, routes, peers: peers.clone() });
+                *current = Arc::new(Table { number: current.number + 1, routes, peers });
             }
             changed
         });

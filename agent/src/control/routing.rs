@@ -54,7 +54,12 @@ mod tests {
     use super::*;
 
     fn generation(generation: u64) -> Following {
-        Following { cluster: "c1".to_owned(), epoch: 1, generation: Revision(generation) }
+        Following {
+            cluster: "c1".to_owned(),
+            epoch: 1,
+            generation: Revision(generation),
+            ..Following::default()
+        }
     }
 
     #[test]

@@ -15,18 +15,20 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tug_api::client::CallError;
-use tug_api::node::NodeClient;
+use tug_api::node::{EndpointsLine, NodeClient};
 use tug_api::transport::Channel;
 use tug_api::{Clock, Code};
 use tug_model::Timestamp;
 use tug_model::assignment::Assignment;
+use tug_model::endpoints::Endpoints;
 use tug_model::report::{Failure, Health, Phase, Report, TaskReport};
+use tug_model::spec::service::Port;
 use tug_model::task::{Desired, Template};
 
 use self::fake::{Behaviour, Engine};
 use crate::app::{Agent, Config, Handle};
 use crate::plan::tests::sample::{
-    CLUSTER, assignment, drain, id, node, probed, run, running, stop, template,
+    CLUSTER, assignment, drain, endpoints_of, id, node, port, probed, run, running, stop, template,
 };
 use crate::runtime::State;
 
@@ -93,8 +95,16 @@ impl Machine {
 }
 
 impl Running {
+    /// Tells it the assignment, and what belongs to it of `shop/web` published as port 8080.
     async fn assign(&self, assignment: &Assignment) {
+        self.publish(assignment, port()).await;
+    }
+
+    async fn publish(&self, assignment: &Assignment, port: Port) {
         self.client.assign(assignment).await.unwrap();
+        let Endpoints { stamp, services } = endpoints_of(assignment, port);
+        let lines = services.iter().map(|service| EndpointsLine::new(service)).collect();
+        self.client.tell_endpoints(&stamp, lines).await.unwrap();
     }
 
     /// The first report for which `holds`; it must come within an hour.
@@ -228,6 +238,7 @@ async fn with_the_orchestrator_away_a_new_agent_restarts_from_its_own_disk() {
     let agent = machine.agent().await;
     let report = agent.until_healthy(2).await;
     assert_eq!(report.tasks.iter().map(|task| task.restarts).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(agent.backends(), 2, "it routes by the endpoints on its disk");
     agent.end().await;
 }
 
@@ -303,7 +314,7 @@ async fn a_drained_task_runs_on_out_of_the_routes() {
     agent.assign(&told(1, &template(), &[1, 2])).await;
     agent.until_healthy(2).await;
     agent.assign(&assignment(2, &template(), &[(1, drain()), (2, Desired::Run)])).await;
-    agent.until("following", |report| report.following.generation.0 == 2).await;
+    agent.until("following", |report| report.following.endpoints.0 == 2).await;
     assert_eq!(agent.backends(), 1, "what is reported as followed is what is routed by");
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(machine.running(), 2);

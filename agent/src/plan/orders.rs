@@ -1,9 +1,10 @@
-//! The assignment that a node follows, checked and made ready for lookups.
+//! The assignment and the endpoints that a node follows, checked and made ready for lookups.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tug_model::assignment::{AssignedTask, Assignment, Refusal, Resources};
+use tug_model::endpoints::{Endpoints, ServiceEndpoints, Stamp};
 use tug_model::report::Following;
 use tug_model::task::{Desired, Template};
 use tug_model::{NodeId, ProjectName, TaskId};
@@ -17,6 +18,7 @@ pub struct Orders {
     tasks: BTreeMap<TaskId, AssignedTask>,
     templates: BTreeMap<TaskId, Arc<Template>>,
     resources: BTreeMap<ProjectName, Arc<Resources>>,
+    endpoints: Arc<Endpoints>,
 }
 
 /// Why an assignment cannot be followed, whoever sent it.
@@ -53,6 +55,7 @@ impl Orders {
             tasks: BTreeMap::new(),
             templates: BTreeMap::new(),
             resources: BTreeMap::new(),
+            endpoints: Arc::default(),
         }
     }
 
@@ -80,7 +83,18 @@ impl Orders {
             .iter()
             .map(|(name, resources)| (name.clone(), Arc::new(resources.clone())))
             .collect();
-        Ok(Self { assignment, told: true, tasks, templates, resources })
+        Ok(Self { assignment, told: true, tasks, templates, resources, endpoints: Arc::default() })
+    }
+
+    /// The same with these endpoints.
+    #[must_use]
+    pub fn with(self, endpoints: Arc<Endpoints>) -> Self {
+        Self { endpoints, ..self }
+    }
+
+    /// The endpoints that the node is to know after these news, or why it does not take them.
+    pub fn updated(&self, stamp: Stamp, news: Vec<ServiceEndpoints>) -> Result<Endpoints, Refusal> {
+        self.endpoints.updated(&self.assignment, stamp, news)
     }
 
     /// Whether these orders may be followed by `next`, or why not. Beyond the rule for every assignment, one that
@@ -110,13 +124,19 @@ impl Orders {
         &self.assignment.cluster
     }
 
-    /// Which assignment this is.
+    /// Which assignment and which endpoints these are.
     pub fn following(&self) -> Following {
         Following {
             cluster: self.assignment.cluster.clone(),
             epoch: self.assignment.epoch,
             generation: self.assignment.generation,
+            endpoints: self.endpoints.stamp.generation,
         }
+    }
+
+    /// Who may be given connections.
+    pub fn endpoints(&self) -> &Arc<Endpoints> {
+        &self.endpoints
     }
 
     /// The tasks, by id.

@@ -1,10 +1,11 @@
-//! From the routes of the assignment and what is seen of the tasks to what the balancer is told.
+//! From the endpoints and what is seen of the tasks to what the balancer is told.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use tug_model::TaskId;
-use tug_model::assignment::Route;
+use tug_model::endpoints::ServiceEndpoints;
 use tug_model::spec::container::NetworkMode;
+use tug_model::{NodeId, TaskId};
 
 use super::Orders;
 use crate::route::{Backend, Location, TableRoute};
@@ -21,33 +22,44 @@ pub struct Serving {
 /// Every route of `orders` with those of its tasks that may be given connections: of this node's those in `serving`, which
 /// is sorted, and of others' those whose agent can be reached.
 pub fn routes(orders: &Orders, serving: &[Serving]) -> Vec<TableRoute> {
-    let routes = orders.assignment().routes.iter().map(|route| TableRoute {
-        project: route.project.clone(),
-        service: route.service.clone(),
-        port: route.port.clone(),
-        backends: backends(orders, serving, route),
-    });
-    routes.collect()
+    let mut routes = Vec::new();
+    for service in &orders.endpoints().services {
+        for port in &service.ports {
+            routes.push(TableRoute {
+                project: service.project.clone(),
+                service: service.service.clone(),
+                port: port.clone(),
+                backends: backends(orders, serving, service, port.target),
+            });
+        }
+    }
+    routes
 }
 
-fn backends(orders: &Orders, serving: &[Serving], route: &Route) -> Vec<Backend> {
-    let mut backends: Vec<Backend> = route
-        .backends
-        .iter()
-        .filter(|task| orders.tasks().get(*task).is_some_and(|assigned| assigned.desired.is_routed()))
-        .filter_map(|task| {
-            let at = serving.binary_search_by(|serving| serving.task.cmp(task)).ok()?;
-            let address = address(orders, serving.get(at)?)?;
-            let location = Location::Here(SocketAddr::new(address, route.port.target));
-            Some(Backend { task: task.clone(), location })
-        })
-        .collect();
-    let peers = &orders.assignment().peers;
-    let reachable = route.remote.iter().filter(|remote| peers.contains_key(&remote.node));
-    backends.extend(reachable.map(|remote| Backend {
-        task: remote.task.clone(),
-        location: Location::There { node: remote.node.clone(), port: route.port.target },
-    }));
+/// Where the agents of other nodes are reached that have tasks behind a route.
+pub fn peers(orders: &Orders) -> BTreeMap<NodeId, String> {
+    let nodes = orders.endpoints().services.iter().flat_map(|service| &service.nodes);
+    let others = nodes.filter(|(node, _)| **node != orders.assignment().node);
+    others.filter_map(|(node, endpoints)| Some((node.clone(), endpoints.address.clone()?))).collect()
+}
+
+fn backends(orders: &Orders, serving: &[Serving], service: &ServiceEndpoints, target: u16) -> Vec<Backend> {
+    let mut backends = Vec::new();
+    for (node, endpoints) in &service.nodes {
+        let locate = |task: &TaskId| {
+            if *node == orders.assignment().node {
+                // What the assignment takes out of the routes is out of them.
+                orders.tasks().get(task).filter(|assigned| assigned.desired.is_routed())?;
+                let at = serving.binary_search_by(|serving| serving.task.cmp(task)).ok()?;
+                let address = address(orders, serving.get(at)?)?;
+                return Some(Location::Here(SocketAddr::new(address, target)));
+            }
+            endpoints.address.as_ref()?;
+            Some(Location::There { node: node.clone(), port: target })
+        };
+        let located = |task: &TaskId| Some(Backend { task: task.clone(), location: locate(task)? });
+        backends.extend(endpoints.tasks.iter().filter_map(located));
+    }
     backends.sort();
     backends.dedup_by(|b, a| a.task == b.task);
     backends

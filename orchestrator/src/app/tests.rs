@@ -82,8 +82,9 @@ async fn whole_life(client: &Client, agent: &FakeAgent) {
     let settled = seen(client, accepted.revision, |it| it.settled).await;
     let service = settled.services.first().unwrap();
     assert_eq!((service.wanted, service.ready, ids(&settled).len()), (3, 3, 3));
-    let route = agent.told().routes.pop().unwrap();
-    assert_eq!((route.port.published, route.backends.len()), (Some(8080), 3));
+    let endpoints = agent.endpoints().services.pop().unwrap();
+    let tasks: usize = endpoints.nodes.values().map(|node| node.tasks.len()).sum();
+    assert_eq!((endpoints.ports[0].published, tasks), (Some(8080), 3));
 
     let scale = ScaleRequest { replicas: [(web(), 5)].into() };
     let accepted = client.scale(&shop(), &scale, &Guard::default()).await.unwrap();

@@ -15,7 +15,7 @@ use tug_model::task::Desired;
 use tug_model::{ProjectName, Revision, TaskId};
 
 use super::{Control, Handle};
-use crate::plan::tests::draw::{NOW, draw};
+use crate::plan::tests::draw::{NOW, draw, tasks_on};
 use crate::plan::{Observed, Timing, World, assignment};
 use crate::store::{self, Change, Expect, MemoryDisk, State, Store};
 
@@ -110,7 +110,8 @@ impl Bench {
 fn report(state: &State, phase: &str) -> String {
     let mut lines = vec![format!("node n1 acked={0} follows={0}", state.revision)];
     let world = super::world(state, &Arc::default());
-    let told = assignment(&world, "c", 1, &tug_model::NodeId::parse("n1").unwrap());
+    let node = tug_model::NodeId::parse("n1").unwrap();
+    let told = assignment(&world, "c", 1, &node, tasks_on(&world, &node));
     for task in told.tasks.iter().filter(|task| !matches!(task.desired, Desired::Stop { .. })) {
         lines.push(format!("task {} n1 v1 {phase}", task.id));
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::{get, post, put};
+use futures_util::TryStreamExt;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tug_api::node::{TaskLogLine, TaskUse};
@@ -15,10 +16,11 @@ use tug_api::transport::Channel;
 use tug_api::user::LogStream;
 use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::endpoints::{Endpoints, Known, ServiceEndpoints, Stamp};
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
-use tug_model::{Bytes, Millis, NanoCpus, NodeId, TaskId, Timestamp};
+use tug_model::{Bytes, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
 
 /// The agent; clones are the same one.
 #[derive(Debug, Clone)]
@@ -27,6 +29,9 @@ pub(crate) struct FakeAgent(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     told: watch::Sender<Assignment>,
+    endpoints: Mutex<Endpoints>,
+    /// The services of every message about endpoints.
+    endpoint_puts: Mutex<Vec<Vec<ServiceEndpoints>>>,
     puts: Mutex<Vec<Assignment>>,
     hints: watch::Sender<Vec<Hints>>,
     behaviour: Mutex<Behaviour>,
@@ -44,6 +49,8 @@ pub(crate) struct Behaviour {
     pub(crate) is_silent: bool,
     /// It acknowledges, but goes on following what it followed.
     pub(crate) forgets: bool,
+    /// It takes endpoints, and goes on routing by those before.
+    pub(crate) lags: bool,
     /// The containers of its tasks never become healthy.
     pub(crate) is_sick: bool,
     /// Its Engine's version.
@@ -57,6 +64,8 @@ impl FakeAgent {
         let node = NodeId::parse(node).unwrap();
         Self(Arc::new(Inner {
             told: watch::Sender::new(Assignment::empty(node)),
+            endpoints: Mutex::default(),
+            endpoint_puts: Mutex::default(),
             puts: Mutex::default(),
             hints: watch::Sender::default(),
             behaviour: Mutex::default(),
@@ -71,6 +80,7 @@ impl FakeAgent {
     pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/assignment", put(assign))
+            .route("/endpoints", get(known_endpoints).put(tell_endpoints))
             .route("/hints", put(hint))
             .route("/reports", get(reports))
             .route("/tasks/{id}/logs", get(logs))
@@ -99,6 +109,16 @@ impl FakeAgent {
         self.0.told.borrow().clone()
     }
 
+    /// The endpoints that it knows.
+    pub(crate) fn endpoints(&self) -> Endpoints {
+        self.0.endpoints.lock().unwrap().clone()
+    }
+
+    /// Every message about endpoints that it was sent.
+    pub(crate) fn endpoint_puts(&self) -> Vec<Vec<ServiceEndpoints>> {
+        self.0.endpoint_puts.lock().unwrap().clone()
+    }
+
     pub(crate) fn write(&self, task: &TaskId, at: u64, line: &str) {
         let line = TaskLogLine { at: Timestamp(at), stream: LogStream::Stdout, line: line.to_owned() };
         self.0.logs.lock().unwrap().entry(task.clone()).or_default().push(line);
@@ -119,6 +139,11 @@ impl FakeAgent {
                 cluster: told.cluster.clone(),
                 epoch: told.epoch,
                 generation: told.generation,
+                endpoints: if self.behaviour().lags {
+                    Revision(0)
+                } else {
+                    self.endpoints().stamp.generation
+                },
             },
             engine: Engine::Up,
             tasks: tasks
@@ -164,6 +189,24 @@ async fn assign(
     if !behaviour.forgets {
         agent.0.told.send_replace(told);
     }
+    Ok(())
+}
+
+async fn known_endpoints(State(agent): State<FakeAgent>) -> axum::Json<Known> {
+    axum::Json(agent.endpoints().known())
+}
+
+async fn tell_endpoints(
+    State(agent): State<FakeAgent>,
+    Query(stamp): Query<Stamp>,
+    body: Body,
+) -> Result<(), ApiError> {
+    let news: Vec<ServiceEndpoints> = lines::read(body).try_collect().await.unwrap();
+    agent.0.endpoint_puts.lock().unwrap().push(news.clone());
+    let known = agent.endpoints().updated(&agent.told(), stamp, news);
+    let known = known.map_err(|refusal| ApiError::new(Code::Conflict, refusal.to_string()))?;
+    *agent.0.endpoints.lock().unwrap() = known;
+    agent.0.told.send_modify(|_| {});
     Ok(())
 }
 

@@ -14,12 +14,11 @@ use tug_api::error::chain;
 use tug_model::assignment::Hints;
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::project::StoredProject;
-use tug_model::spec::service::PortMode;
 use tug_model::task::Task;
 
 use super::Shared;
 use super::session::Session;
-use crate::plan::{NodeObserved, Observed};
+use crate::plan::{self, NodeObserved, Observed};
 use crate::store::State;
 
 /// At most one message to each agent in this time.
@@ -199,7 +198,7 @@ fn published(projects: &OrdMap<ProjectName, Arc<StoredProject>>) -> BTreeSet<(Pr
     let mut published = BTreeSet::new();
     for (project, stored) in projects {
         for (name, service) in &stored.spec.services {
-            if service.ports.iter().any(|port| port.mode == PortMode::Ingress && port.published.is_some()) {
+            if plan::published(service).next().is_some() {
                 published.insert((project.clone(), name.clone()));
             }
         }

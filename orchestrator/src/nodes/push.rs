@@ -1,60 +1,68 @@
-//! Telling an agent what its node shall run, whenever that is something new.
+//! Telling an agent what its node shall run and who serves behind the published ports, whenever that is something new.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tug_api::client::CallError;
 use tug_api::error::chain;
-use tug_model::assignment::Assignment;
+use tug_model::Revision;
+use tug_model::endpoints::Stamp;
 
+use super::Told;
 use super::session::Session;
 use crate::plan;
-use crate::store::State;
 use crate::world::world;
 
-/// How long an agent has to acknowledge.
+/// How long an agent has to answer.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What an agent has acknowledged.
-#[derive(Debug)]
-struct Acknowledged {
-    /// The state that it was computed from, or a later one that gives the same.
-    state: Arc<State>,
-    assignment: Assignment,
+/// What the agent of a session is known to have.
+#[derive(Debug, Default)]
+struct Had {
+    /// The generation of its assignment.
+    assignment: Option<Revision>,
+    endpoints: Option<HadEndpoints>,
 }
 
-/// What came of one look at the state.
-enum Outcome {
-    /// The agent follows this state.
-    Follows,
-    /// It does not: it refused or could not be reached.
-    Failed,
+/// The endpoints that an agent is known to have.
+#[derive(Debug, Clone, Copy)]
+struct HadEndpoints {
+    /// Their generation, as the agent reports it.
+    generation: Revision,
+    /// The newest commit as of which they are complete.
+    complete: Revision,
+}
+
+/// Why an agent was not told something.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("it did not answer in time")]
+    Silent(#[from] tokio::time::error::Elapsed),
 }
 
 impl Session {
-    /// Keeps the agent at the newest assignment. Does not end by itself.
+    /// Keeps the agent at the newest state. Does not end by itself.
     pub(super) async fn push(&self) {
-        let mut states = self.shared.store.watch();
-        let mut acknowledged = None;
+        let mut had = Had::default();
         let mut wait = FIRST_WAIT;
         loop {
-            let state = Arc::clone(&states.borrow_and_update());
-            match self.bring_to(state, &mut acknowledged).await {
-                Outcome::Follows => {
+            match self.level(&mut had).await {
+                Ok(()) => {
                     wait = FIRST_WAIT;
                     tokio::select! {
                         biased;
-                        () = self.again.notified() => acknowledged = None,
-                        () = changed(&mut states) => {}
+                        () = self.wake.again.notified() => had = Had::default(),
+                        () = self.wake.news.notified() => {}
                     }
                 }
                 // The next try takes the newest state, so nothing is lost by waiting it out.
-                Outcome::Failed => {
+                Err(untold) => {
+                    self.complain(&untold).await;
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
@@ -62,58 +70,78 @@ impl Session {
         }
     }
 
-    async fn bring_to(&self, state: Arc<State>, acknowledged: &mut Option<Acknowledged>) -> Outcome {
-        if let Some(known) = acknowledged
-            && known.state.tasks.ptr_eq(&state.tasks)
-            && known.state.projects.ptr_eq(&state.projects)
-            && known.state.templates.ptr_eq(&state.templates)
-        {
-            self.shared.acknowledged(self, None, state.revision);
-            return Outcome::Follows;
-        }
-        let wanted =
-            plan::assignment(&world(&state, &Arc::default()), &state.cluster, state.epoch, &self.node);
-        if let Some(known) = acknowledged
-            && known.assignment.same_content(&wanted)
-        {
-            self.shared.acknowledged(self, None, state.revision);
-            known.state = state;
-            return Outcome::Follows;
-        }
-        // Until the answer is here it is not known which of the two the agent follows.
-        *acknowledged = None;
-        match timeout(ACKNOWLEDGE, self.client.assign(&wanted)).await {
-            Ok(Ok(())) => {
-                self.shared.acknowledged(self, Some(wanted.generation), state.revision);
-                *acknowledged = Some(Acknowledged { state, assignment: wanted });
-                Outcome::Follows
-            }
-            // Whatever the agent says, people must hear of it: it will not do what it is told.
-            Ok(Err(CallError::Api(error))) => {
-                self.shared.deaf(self, &error.message);
-                if self.shared.refused(self, &error.message) {
-                    tracing::warn!(node = %self.node, reason = error.message, "an agent does not obey");
-                    self.record_refusal(&error.message).await;
-                }
-                Outcome::Failed
-            }
-            Ok(Err(error)) => {
-                self.shared.deaf(self, &chain(&error));
-                tracing::warn!(node = %self.node, error = chain(&error), "send an assignment");
-                Outcome::Failed
-            }
-            Err(_) => {
-                self.shared.deaf(self, "it did not acknowledge it in time");
-                tracing::warn!(node = %self.node, "an agent did not acknowledge its assignment in time");
-                Outcome::Failed
-            }
-        }
+    /// Tells the agent everything that it does not know yet.
+    async fn level(&self, had: &mut Had) -> Result<(), Untold> {
+        let revision = self.shared.board().revision();
+        let assignment = self.tell_assignment(had).await?;
+        let endpoints = self.tell_endpoints(had).await?;
+        self.shared.acknowledged(self, Told { assignment, endpoints }, revision);
+        Ok(())
     }
-}
 
-async fn changed(states: &mut watch::Receiver<Arc<State>>) {
-    if states.changed().await.is_err() {
-        // The store is closed; the session will be, too.
-        std::future::pending::<()>().await;
+    /// Says which assignment the agent has afterwards.
+    async fn tell_assignment(&self, had: &mut Had) -> Result<Revision, Untold> {
+        let news = self.shared.board().tasks(&self.node, had.assignment);
+        let Some((state, ids)) = news else { return Ok(had.assignment.unwrap_or_default()) };
+        let tasks = ids.iter().filter_map(|id| state.tasks.get(id)).map(AsRef::as_ref);
+        let nothing_observed = std::sync::Arc::default();
+        let world = world(&state, &nothing_observed);
+        let wanted = plan::assignment(&world, &state.cluster, state.epoch, &self.node, tasks);
+        // Until the answer is here it is not known which of the two the agent follows.
+        had.assignment = None;
+        self.shared.telling(self);
+        timeout(ACKNOWLEDGE, self.client.assign(&wanted)).await??;
+        had.assignment = Some(wanted.generation);
+        Ok(wanted.generation)
+    }
+
+    /// Says which endpoints the agent has afterwards.
+    async fn tell_endpoints(&self, had: &mut Had) -> Result<Revision, Untold> {
+        let (stamp, news) = self.new_endpoints(had).await?;
+        let known = had.endpoints.take();
+        let complete = stamp.generation;
+        let generation = match known {
+            Some(known) if news.is_empty() => known.generation,
+            Some(_) | None => {
+                self.shared.telling(self);
+                timeout(ACKNOWLEDGE, self.client.tell_endpoints(&stamp, news)).await??;
+                complete
+            }
+        };
+        had.endpoints = Some(HadEndpoints { generation, complete });
+        Ok(generation)
+    }
+
+    /// The endpoints that the agent lacks, and as of which commit they are. Of an agent of which nothing is known, it is
+    /// asked.
+    async fn new_endpoints(
+        &self,
+        had: &mut Had,
+    ) -> Result<(Stamp, Vec<tug_api::node::EndpointsLine>), Untold> {
+        if let Some(known) = had.endpoints {
+            let mut board = self.shared.board();
+            if let Some(news) = board.endpoints_since(known.complete) {
+                return Ok((board.stamp(), news));
+            }
+        }
+        let known = timeout(ACKNOWLEDGE, self.client.known_endpoints()).await??;
+        let mut board = self.shared.board();
+        let generation = known.generation;
+        had.endpoints = Some(HadEndpoints { generation, complete: Revision(0) });
+        Ok((board.stamp(), board.endpoints_beside(&known)))
+    }
+
+    /// Whatever the agent says, people must hear of it: it will not do what it is told.
+    async fn complain(&self, untold: &Untold) {
+        let Untold::Call(CallError::Api(error)) = untold else {
+            self.shared.deaf(self, &chain(untold));
+            tracing::warn!(node = %self.node, error = chain(untold), "tell an agent what to do");
+            return;
+        };
+        self.shared.deaf(self, &error.message);
+        if self.shared.refused(self, &error.message) {
+            tracing::warn!(node = %self.node, reason = error.message, "an agent does not obey");
+            self.record_refusal(&error.message).await;
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tug_api::client::CallError;
@@ -15,7 +15,7 @@ use tug_api::node::NodeClient;
 use tug_model::NodeId;
 use tug_model::node::NodeInfo;
 
-use super::Shared;
+use super::{Shared, Wake};
 
 /// An agent reports every second; after this long without a report its node counts as not connected.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -27,8 +27,7 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) client: NodeClient,
     pub(super) ending: CancellationToken,
-    /// Asks for the assignment to be sent again.
-    pub(super) again: Arc<Notify>,
+    pub(super) wake: Arc<Wake>,
     pub(super) shared: Arc<Shared>,
 }
 

@@ -1,6 +1,7 @@
 //! Sessions with agents that answer, lag, refuse and fall silent.
 
 use tug_model::node::Node;
+use tug_model::project::StoredProject;
 use tug_model::task::{Desired, Task};
 use tug_model::{ProjectName, ServiceName, Slot, TaskId};
 
@@ -49,7 +50,9 @@ impl Bench {
     }
 
     async fn acked(&mut self, revision: Revision) {
-        self.until(|it| it.acked >= revision).await;
+        let is_so = |it: &Observed| it.nodes.get(&node()).is_some_and(|seen| it.acked(seen) >= revision);
+        let seen = self.observed.wait_for(|it| is_so(it));
+        tokio::time::timeout(Duration::from_secs(60), seen).await.expect("not within a minute").unwrap();
     }
 
     async fn end(self) {
@@ -188,19 +191,19 @@ async fn a_refusal_is_kept_shown_and_recorded_once() {
 async fn a_silent_node_is_not_connected_and_cannot_be_asked() {
     let mut bench = Bench::new().await;
     bench.connect();
-    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    bench.until(|it| it.connected && it.is_level).await;
     assert!(bench.nodes.client(&node()).is_some());
     let started = tokio::time::Instant::now();
     bench.agent.behave(|it| it.is_silent = true);
     let seen = bench.until(|it| !it.connected).await;
     assert!(started.elapsed() <= Duration::from_millis(3_100), "{:?}", started.elapsed());
     assert!(seen.report.is_some(), "what it said last is kept");
-    assert_eq!(seen.acked, Revision(0));
+    assert!(seen.acked == Revision(0) && !seen.is_level);
     assert!(bench.nodes.client(&node()).is_none());
 
     bench.agent.behave(|it| it.is_silent = false);
     bench.connect();
-    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    bench.until(|it| it.connected && it.is_level).await;
     bench.end().await;
 }
 
@@ -208,10 +211,10 @@ async fn a_silent_node_is_not_connected_and_cannot_be_asked() {
 async fn a_newer_session_takes_the_place_of_the_older() {
     let mut bench = Bench::new().await;
     bench.connect();
-    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    bench.until(|it| it.connected && it.is_level).await;
     let other = FakeAgent::new("n1");
     bench.nodes.register(node(), other.channel());
-    bench.until(|it| it.connected && it.acked > Revision(0)).await;
+    bench.until(|it| it.connected && it.is_level).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(bench.until(|_| true).await.connected, "the end of the older session is not the node's");
     let before = bench.agent.puts().len();
@@ -226,7 +229,7 @@ async fn a_newer_session_takes_the_place_of_the_older() {
 async fn an_agent_that_follows_something_else_is_told_again() {
     let mut bench = Bench::new().await;
     bench.connect();
-    bench.until(|it| it.acked > Revision(0)).await;
+    bench.until(|it| it.is_level).await;
     bench.agent.behave(|it| it.forgets = true);
     let revision = bench.commit(with_template(1)).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -237,5 +240,70 @@ async fn an_agent_that_follows_something_else_is_told_again() {
     bench.agent.behave(|it| it.forgets = false);
     bench.acked(revision).await;
     assert_eq!(ids(&bench.agent).len(), 1);
+    bench.end().await;
+}
+
+/// The project of [`task()`] and another one, with their services published.
+fn published(name: &str, port: u16) -> Change {
+    let spec = serde_json::json!({ "name": name, "services": { "web": {
+        "container": { "image": "hello" },
+        "ports": [{ "target": 80, "published": port, "protocol": "tcp", "mode": "ingress" }],
+    } } });
+    let spec = serde_json::from_value(spec).unwrap();
+    let (number, revision, accepted_at) = (1, Revision(1), Timestamp(1));
+    Change::PutProject(Arc::new(StoredProject { spec, source: Vec::new(), number, revision, accepted_at }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_sent_where_they_have_changed_and_counted_when_they_are_routed_by() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.commit(vec![published("shop", 8080), published("other", 8081)]).await;
+    let revision = bench.commit(with_template(1)).await;
+    bench.acked(revision).await;
+    assert_eq!(bench.agent.endpoints().services.len(), 2);
+    assert_eq!(bench.agent.endpoints().services[1].nodes[&node()].tasks.len(), 1);
+
+    let (sent, puts) = (bench.agent.endpoint_puts().len(), bench.agent.puts().len());
+    let revision = bench.commit(vec![task(2)]).await;
+    bench.acked(revision).await;
+    let news = bench.agent.endpoint_puts().split_off(sent).concat();
+    let names: Vec<&str> = news.iter().map(|endpoints| endpoints.project.as_str()).collect();
+    assert_eq!((names, bench.agent.puts().len()), (vec!["shop"], puts + 1));
+
+    // Another node's task is none of this one's assignment, and is behind its port.
+    let Change::PutTask(elsewhere) = task(3) else { panic!() };
+    let other = Task { node: NodeId::parse("n2").unwrap(), ..Task::clone(&elsewhere) };
+    let revision = bench.commit(vec![Change::PutTask(Arc::new(other))]).await;
+    bench.acked(revision).await;
+    assert_eq!(bench.agent.puts().len(), puts + 1);
+    assert_eq!(bench.agent.endpoints().services[1].nodes.len(), 2);
+    assert_eq!(bench.agent.endpoints().stamp.generation, revision);
+
+    // A new session sends no endpoints that the agent knows.
+    let sent = bench.agent.endpoint_puts().len();
+    bench.connect();
+    bench.until(|it| it.connected && it.is_level).await;
+    assert_eq!(bench.agent.endpoint_puts().len(), sent);
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_route_by_the_newest_endpoints_has_not_acknowledged_them() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.commit(vec![published("shop", 8080)]).await;
+    let first = bench.commit(with_template(1)).await;
+    bench.acked(first).await;
+    bench.agent.behave(|it| it.lags = true);
+    let Change::PutTask(elsewhere) = task(2) else { panic!() };
+    let other = Task { node: NodeId::parse("n2").unwrap(), ..Task::clone(&elsewhere) };
+    let revision = bench.commit(vec![Change::PutTask(Arc::new(other))]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.agent.endpoints().stamp.generation, revision, "they are on its disk");
+    let observed = Arc::clone(&bench.observed.borrow());
+    assert!(observed.acked(&observed.nodes[&node()]) < revision, "and not yet in its routes");
+    bench.agent.behave(|it| it.lags = false);
+    bench.acked(revision).await;
     bench.end().await;
 }

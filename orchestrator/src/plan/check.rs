@@ -147,7 +147,9 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
 }
 
 fn is_there(world: &World, node: &NodeId) -> bool {
-    let observed = world.observed.nodes.get(node).filter(|observed| observed.connected);
+    // What is still heard of a node that was removed does not count.
+    let node = world.nodes.get(node).and_then(|node| world.observed.nodes.get(&node.id));
+    let observed = node.filter(|observed| observed.connected);
     observed.and_then(|observed| observed.report.as_ref()).is_some_and(|report| report.engine == Engine::Up)
 }
 

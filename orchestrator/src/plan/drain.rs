@@ -95,7 +95,8 @@ fn drained(pass: &Pass<'_>, seen: Seen<'_>, acked: bool, at: Timestamp) -> Resul
 
 /// The oldest revision that a connected node routes by; `None` when no node is connected.
 fn slowest_ack(world: &World) -> Option<Revision> {
-    world.observed.nodes.values().filter(|node| node.connected).map(|node| node.acked).min()
+    let connected = world.observed.nodes.values().filter(|node| node.connected);
+    connected.map(|node| world.observed.acked(node)).min()
 }
 
 /// Whether the container of a stopped task has gone. What the node said before it followed the commit that stopped
@@ -106,7 +107,7 @@ fn has_gone(world: &World, seen: Seen<'_>, since: Revision) -> bool {
     }
     let Some(observed) = world.observed.nodes.get(&seen.task.node) else { return false };
     let Some(report) = &observed.report else { return false };
-    let follows = observed.acked >= since && seen.follows >= since;
+    let follows = world.observed.acked(observed) >= since && seen.follows >= since;
     // A node that is not connected may still have said that it has gone.
     let listed = || report.tasks.iter().any(|task| task.id == seen.task.id);
     follows && if seen.node.presence == Presence::Connected { seen.report.is_none() } else { !listed() }

@@ -60,6 +60,8 @@ pub struct Timing {
 pub struct Observed {
     /// By node; a node that has said nothing since the orchestrator started may be missing.
     pub nodes: OrdMap<NodeId, Arc<NodeObserved>>,
+    /// The newest store revision of which it is known whom it concerns.
+    pub level: Revision,
 }
 
 /// What is known of one node.
@@ -77,9 +79,11 @@ pub struct NodeObserved {
     pub losses: Vec<Timestamp>,
     /// Why its agent does not take its newest assignment; `None`: it does, as far as is known.
     pub deaf: Option<Deaf>,
-    /// The newest store revision whose assignment the agent acts and routes by: what it reports as followed says the same
-    /// as the assignment of that revision.
+    /// The newest store revision that the agent is known to act and route by: what it reports as followed says the same as
+    /// the assignment and the endpoints of that revision.
     pub acked: Revision,
+    /// The same holds for every revision since, up to [`Observed::level`]: none of them concerns the node.
+    pub is_level: bool,
 }
 
 /// An agent that reports and does not take its assignment.
@@ -99,6 +103,15 @@ impl Default for Timing {
     }
 }
 
+// === impl Observed ===
+
+impl Observed {
+    /// The newest store revision that the agent of a node acts and routes by.
+    pub fn acked(&self, node: &NodeObserved) -> Revision {
+        if node.is_level { node.acked.max(self.level) } else { node.acked }
+    }
+}
+
 // === impl NodeObserved ===
 
 impl NodeObserved {
@@ -110,7 +123,7 @@ impl NodeObserved {
     /// Notes that the connection is lost.
     pub fn lose(&mut self, now: Timestamp) {
         self.connected = false;
-        self.acked = Revision(0);
+        (self.acked, self.is_level) = (Revision(0), false);
         self.deaf = None;
         self.lost_at = Some(now);
         self.losses.retain(|earlier| now.since(*earlier) <= FLAPPING_WITHIN);

@@ -1,6 +1,5 @@
 //! What is said to be followed, beside a real balancer that lags behind.
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
@@ -18,12 +17,10 @@ fn mute_holder(machine: &Machine) -> (HolderConfig, OwnedFd) {
     (HolderConfig { executable: path.clone(), arguments: Vec::new(), socket: path }, door)
 }
 
-/// Beside its task 1, another one that is drained in every second generation. Published where nobody else listens.
-fn every_other_drained(generation: u64, address: IpAddr) -> Assignment {
+/// Beside its task 1, another one that is drained in every second generation.
+fn every_other_drained(generation: u64) -> Assignment {
     let second = if generation.is_multiple_of(2) { drain() } else { Desired::Run };
-    let mut told = assignment(generation, &template(), &[(1, Desired::Run), (2, second)]);
-    told.routes[0].port.host_ip = Some(address);
-    told
+    assignment(generation, &template(), &[(1, Desired::Run), (2, second)])
 }
 
 #[tokio::test(start_paused = true)]
@@ -32,12 +29,17 @@ async fn an_assignment_is_followed_only_when_the_balancer_routes_by_it() {
     let (holder, _door) = mute_holder(&machine);
     let balancer = proxy::Config { holder: Some(holder), ..proxy::Config::default() };
     let agent = machine.agent_of(Config { balancer: Some(balancer), ..machine.config() }).await;
-    let address = proxy::tests::own_address();
+    // Published where nobody else listens.
+    let port = Port { host_ip: Some(proxy::tests::own_address()), ..port() };
     let mut longest = Duration::ZERO;
     for generation in 1..=20 {
         let told = tokio::time::Instant::now();
-        agent.assign(&every_other_drained(generation, address)).await;
-        agent.until("followed", |report| report.following.generation.0 == generation).await;
+        agent.publish(&every_other_drained(generation), port.clone()).await;
+        let is_followed = |report: &Report| {
+            let following = &report.following;
+            following.generation.0 == generation && following.endpoints == following.generation
+        };
+        agent.until("followed", is_followed).await;
         let (applied, published) = (agent.handle.balancer.applied(), agent.handle.tables.borrow().number);
         assert_eq!(applied, published, "generation {generation} is followed");
         if generation > 1 {

@@ -36,15 +36,11 @@ async fn the_next_agent_waits_for_the_end_of_the_one_before() {
     agent.run(stop).await;
 }
 
-/// A task in the node's own network, where `server` listens, published at `place`.
-fn published(server: SocketAddr, place: SocketAddr) -> Assignment {
+/// A task in the node's own network.
+fn on_host() -> Assignment {
     let mut template = template();
     template.container.network_mode = NetworkMode::Host;
-    let mut told = told(1, &template, &[1]);
-    told.routes[0].port.target = server.port();
-    told.routes[0].port.published = Some(place.port());
-    told.routes[0].port.host_ip = Some(place.ip());
-    told
+    told(1, &template, &[1])
 }
 
 #[tokio::test]
@@ -54,8 +50,10 @@ async fn while_the_agent_before_drains_a_report_says_that_connections_are_uncoun
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await.unwrap();
     let place = SocketAddr::new(proxy::tests::own_address(), 7080);
     let first = machine.agent_of(config()).await;
-    first.assign(&published(listener.local_addr().unwrap(), place)).await;
-    let report = first.until("followed", |report| report.following.generation.0 == 1).await;
+    let target = listener.local_addr().unwrap().port();
+    let port = Port { target, published: Some(place.port()), host_ip: Some(place.ip()), ..port() };
+    first.publish(&on_host(), port).await;
+    let report = first.until("followed", |report| report.following.endpoints.0 == 1).await;
     assert!(!report.uncounted, "nobody was there before");
     let mut client = TcpStream::connect(place).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
@@ -63,7 +61,7 @@ async fn while_the_agent_before_drains_a_report_says_that_connections_are_uncoun
 
     first.stop.cancel();
     let next = machine.agent_of(config()).await;
-    let report = next.until("followed", |report| report.following.generation.0 == 1).await;
+    let report = next.until("followed", |report| report.following.endpoints.0 == 1).await;
     assert_eq!((report.uncounted, task(&report, 1).connections), (true, 0));
     // At rest for longer than an agent would wait that nobody has relieved.
     tokio::time::sleep(Duration::from_millis(2500)).await;

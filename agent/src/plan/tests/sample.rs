@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use tug_model::assignment::{AssignedTask, Assignment, Resources, Route};
+use tug_model::assignment::{AssignedTask, Assignment, Resources};
+use tug_model::endpoints::{Endpoints, NodeEndpoints, ServiceEndpoints, Stamp};
+use tug_model::project::ServiceRef;
 use tug_model::spec::container::{Attachment, Container, Mount, MountSource};
 use tug_model::spec::resource::{Network, Volume};
 use tug_model::spec::service::{Port, PortMode, Probe, Protocol, Restart};
@@ -85,22 +88,6 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         template: template.hash(),
         desired: *desired,
     });
-    let port = Port {
-        target: 80,
-        published: Some(8080),
-        host_ip: None,
-        protocol: Protocol::Tcp,
-        mode: PortMode::Ingress,
-        app_protocol: None,
-    };
-    let routed = tasks.iter().filter(|(_, desired)| desired.is_routed());
-    let route = Route {
-        project: shop(),
-        service: web(),
-        port,
-        backends: routed.map(|(number, _)| id(*number)).collect(),
-        remote: Vec::new(),
-    };
     Assignment {
         cluster: CLUSTER.to_owned(),
         epoch: 1,
@@ -110,9 +97,34 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         templates: BTreeMap::from([(template.hash(), template.clone())]),
         projects: BTreeMap::from([(shop(), resources)]),
         configs: BTreeMap::new(),
-        peers: BTreeMap::new(),
-        routes: if tasks.is_empty() { Vec::new() } else { vec![route] },
     }
+}
+
+/// Port 8080 of the node, which leads to port 80 of the tasks.
+pub(crate) fn port() -> Port {
+    Port {
+        target: 80,
+        published: Some(8080),
+        host_ip: None,
+        protocol: Protocol::Tcp,
+        mode: PortMode::Ingress,
+        app_protocol: None,
+    }
+}
+
+/// The endpoints that belong to an assignment of [`assignment()`], with `shop/web` published as `port`.
+pub(crate) fn endpoints_of(assignment: &Assignment, port: Port) -> Endpoints {
+    let routed = assignment.tasks.iter().filter(|task| task.desired.is_routed());
+    let here = NodeEndpoints { address: None, tasks: routed.map(|task| task.id.clone()).collect() };
+    let nodes = BTreeMap::from([(assignment.node.clone(), here)]);
+    let ports = if assignment.tasks.is_empty() { Vec::new() } else { vec![port] };
+    let service = ServiceRef { project: shop(), service: web() };
+    let stamp = Stamp {
+        cluster: assignment.cluster.clone(),
+        epoch: assignment.epoch,
+        generation: assignment.generation,
+    };
+    Endpoints { stamp, services: vec![Arc::new(ServiceEndpoints::new(service, ports, nodes))] }
 }
 
 /// `shop.web.NUMBER.1`.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tug_model::assignment::RemoteBackend;
+use tug_model::endpoints::NodeEndpoints;
 use tug_model::report::{Exit, Failure, Health, Phase};
 use tug_model::spec::container::{NetworkMode, PullPolicy, StopGrace};
 use tug_model::spec::service::{Restart, RestartOn};
@@ -12,8 +13,8 @@ use tug_model::{Millis, NetworkName, NodeId, Revision, Timestamp};
 
 use super::super::*;
 use super::sample::{
-    CLUSTER, assignment, drain, exited, found, id, node, probed, run, running, shop, stop, template,
-    with_volume,
+    CLUSTER, assignment, drain, endpoints_of, exited, found, id, node, port, probed, run, running, shop,
+    stop, template, with_volume,
 };
 use crate::route::{Backend, Location};
 use crate::runtime::{ContainerId, FoundNetwork};
@@ -46,7 +47,9 @@ fn steps(orders: &Orders, found: &[Found], memory: &Memory) -> Vec<String> {
 }
 
 fn orders(template: &Template, tasks: &[(u32, tug_model::task::Desired)]) -> Orders {
-    Orders::new(assignment(5, template, tasks)).unwrap()
+    let told = assignment(5, template, tasks);
+    let endpoints = endpoints_of(&told, port());
+    Orders::new(told).unwrap().with(Arc::new(endpoints))
 }
 
 #[test]
@@ -259,12 +262,18 @@ fn the_table_has_every_route_and_only_backends_that_serve() {
 #[test]
 fn tasks_of_other_nodes_are_backends_when_their_agents_can_be_reached() {
     let template = template();
-    let mut told = assignment(1, &template, &run(&[2]));
+    let told = assignment(1, &template, &run(&[2]));
+    let mut endpoints = endpoints_of(&told, port());
     let (known, unknown) = (NodeId::parse("n2").unwrap(), NodeId::parse("n3").unwrap());
-    let remote = |n, node: &NodeId| RemoteBackend { task: id(n), node: node.clone() };
-    told.routes[0].remote = vec![remote(1, &known), remote(3, &unknown), remote(4, &known)];
-    told.peers.insert(known.clone(), "192.0.2.2:7444".to_owned());
-    let orders = Orders::new(told).unwrap();
+    let web = Arc::make_mut(&mut endpoints.services[0]);
+    let there = |address: Option<&str>, numbers: &[u32]| NodeEndpoints {
+        address: address.map(str::to_owned),
+        tasks: numbers.iter().map(|number| id(*number)).collect(),
+    };
+    web.nodes.insert(known.clone(), there(Some("192.0.2.2:7444"), &[1, 4]));
+    web.nodes.insert(unknown, there(None, &[3]));
+    let orders = Orders::new(told).unwrap().with(Arc::new(endpoints));
+    assert_eq!(peers(&orders), [(known.clone(), "192.0.2.2:7444".to_owned())].into());
     let table = routes(&orders, &[Serving { task: id(2), address: running(2, &template).address() }]);
     let there = |n| Backend { task: id(n), location: Location::There { node: known.clone(), port: 80 } };
     let here = Location::Here(SocketAddr::from(([10, 0, 0, 2], 80)));

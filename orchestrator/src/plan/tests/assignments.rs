@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use tug_model::endpoints::ServiceEndpoints;
+use tug_model::project::ServiceRef;
 use tug_model::spec;
 use tug_model::spec::container::{Attachment, ConfigMount, Mount, MountSource};
 use tug_model::spec::resource::{Config, Network, Volume};
 use tug_model::task::Template;
 use tug_model::{NetworkName, Revision, VolumeName};
 
-use super::draw::{draw, node_id, project_name, service_name, stored};
-use crate::plan::assignment;
+use super::draw::{draw, node_id, project_name, service_name, stored, tasks_on};
+use crate::plan::{assignment, endpoints};
 
 const TWO_NODES: &str = "
     node n1
@@ -24,7 +26,8 @@ const TWO_NODES: &str = "
 
 #[test]
 fn a_node_is_told_of_its_own_tasks_whole() {
-    let told = assignment(&draw(TWO_NODES), "c", 3, &node_id("n1"));
+    let world = draw(TWO_NODES);
+    let told = assignment(&world, "c", 3, &node_id("n1"), tasks_on(&world, &node_id("n1")));
     assert_eq!((told.cluster.as_str(), told.epoch, told.generation), ("c", 3, Revision(10)));
     let tasks: Vec<String> =
         told.tasks.iter().map(|task| format!("{} {:?}", task.id, task.desired)).collect();
@@ -42,27 +45,37 @@ fn a_node_is_told_of_its_own_tasks_whole() {
     assert!(told.tasks.is_sorted_by_key(|task| &task.id));
 }
 
-#[test]
-fn routes_are_the_ports_with_a_number_and_the_tasks_that_may_be_given_connections() {
-    let world = draw(TWO_NODES);
-    for (node, here, elsewhere) in
-        [("n1", "shop.web.1.5", ("shop.web.2.5", "n2")), ("n2", "shop.web.2.5", ("shop.web.1.5", "n1"))]
-    {
-        let routes = assignment(&world, "c", 1, &node_id(node)).routes;
-        let [route] = &routes[..] else { panic!("{routes:?}") };
-        assert_eq!((route.port.published, route.service.as_str()), (Some(8080), "web"));
-        let backends: Vec<&str> = route.backends.iter().map(tug_model::TaskId::as_str).collect();
-        assert_eq!(backends, [here]);
-        let remote: Vec<_> = route.remote.iter().map(|it| (it.task.as_str(), it.node.as_str())).collect();
-        assert_eq!(remote, [elsewhere]);
-    }
+fn web_of(world: &crate::plan::World) -> ServiceEndpoints {
+    let web = ServiceRef { project: project_name("shop"), service: service_name("web") };
+    endpoints(world, &web, world.tasks.values().map(AsRef::as_ref).filter(|task| task.service_ref() == web))
 }
 
 #[test]
-fn a_route_without_tasks_is_still_open() {
-    let world = draw("node n1\nservice shop/web x0 port=8080:80");
-    let routes = assignment(&world, "c", 1, &node_id("n1")).routes;
-    assert!(matches!(&routes[..], [route] if route.backends.is_empty()));
+fn endpoints_are_the_ports_with_a_number_and_the_tasks_that_may_be_given_connections() {
+    let mut world = draw(TWO_NODES);
+    let told = web_of(&world);
+    let ports: Vec<_> = told.ports.iter().map(|port| port.published).collect();
+    assert_eq!(ports, [Some(8080)]);
+    let tasks = |node: &str| -> Vec<String> {
+        told.nodes[&node_id(node)].tasks.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!((tasks("n1"), tasks("n2")), (vec!["shop.web.1.5".into()], vec!["shop.web.2.5".into()]));
+    assert!(told.nodes.values().all(|node| node.address.is_none()));
+
+    let second = world.nodes.get_mut(&node_id("n2")).unwrap();
+    Arc::make_mut(second).info.address = Some("192.0.2.2:7444".to_owned());
+    let moved = web_of(&world);
+    assert_eq!(moved.nodes[&node_id("n2")].address.as_deref(), Some("192.0.2.2:7444"));
+    assert_ne!(told.version, moved.version);
+    world.projects.clear();
+    let gone = web_of(&world);
+    assert!(gone.ports.is_empty() && gone.nodes.is_empty());
+}
+
+#[test]
+fn a_port_without_tasks_is_still_open() {
+    let told = web_of(&draw("node n1\nservice shop/web x0 port=8080:80"));
+    assert_eq!((told.ports.len(), told.nodes.len()), (1, 0));
 }
 
 #[test]
@@ -70,11 +83,10 @@ fn what_is_observed_changes_nothing_that_a_node_is_told() {
     let world = draw(TWO_NODES);
     let mut later = world.clone();
     later.observed = Arc::default();
-    let told = |world: &crate::plan::World| assignment(world, "c", 1, &node_id("n1"));
+    let told = |world: &crate::plan::World| {
+        assignment(world, "c", 1, &node_id("n1"), tasks_on(world, &node_id("n1")))
+    };
     assert_eq!(told(&world), told(&later));
-    later.revision = Revision(11);
-    assert!(told(&world).same_content(&told(&later)));
-    assert_ne!(told(&world), told(&later));
 }
 
 #[test]
@@ -106,7 +118,7 @@ fn a_task_comes_with_what_it_was_made_from_also_when_its_project_has_changed_or_
     Arc::make_mut(task).template = template.hash();
     world.templates.insert(template.hash(), Arc::new(template));
     let check = |world: &crate::plan::World| {
-        let told = assignment(world, "c", 1, &node_id("n1"));
+        let told = assignment(world, "c", 1, &node_id("n1"), tasks_on(world, &node_id("n1")));
         assert_eq!(told.configs, [(content.hash(), content.clone())].into());
         let projects: Vec<&str> = told.projects.keys().map(tug_model::ProjectName::as_str).collect();
         assert_eq!(projects, ["shop"]);

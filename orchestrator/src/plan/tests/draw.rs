@@ -114,7 +114,8 @@ impl Drawing {
         let mut info = info(words[0]);
         let mut seen =
             NodeObserved { connected: true, received_at: NOW, acked: REVISION, ..NodeObserved::default() };
-        let mut following = Following { cluster: "c".into(), epoch: 1, generation: REVISION };
+        let mut following =
+            Following { cluster: "c".into(), epoch: 1, generation: REVISION, endpoints: REVISION };
         let mut engine = Engine::Up;
         let (mut has_reported, mut uncounted) = (true, false);
         let (mut role, mut availability) = <(Role, Availability)>::default();
@@ -217,7 +218,7 @@ impl Drawing {
             }
         }
         let nodes = self.nodes.into_iter().map(|(id, seen)| (id, Arc::new(seen))).collect();
-        self.world.observed = Arc::new(Observed { nodes });
+        self.world.observed = Arc::new(Observed { nodes, ..Observed::default() });
         self.world.revision = REVISION;
         self.world.since = self.since.unwrap_or(NOW);
         self.world.projects =
@@ -350,4 +351,9 @@ fn keep(project: &mut spec::Project) {
     let engine_name = format!("{}_kept", project.name);
     let volume = Volume { engine_name, external, driver, driver_opts, labels };
     project.volumes.insert(VolumeName::parse("kept").unwrap(), volume);
+}
+
+/// The tasks of a node.
+pub(crate) fn tasks_on<'w>(world: &'w World, node: &NodeId) -> Vec<&'w Task> {
+    world.tasks.values().map(AsRef::as_ref).filter(|task| task.node == *node).collect()
 }

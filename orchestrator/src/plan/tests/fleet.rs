@@ -10,7 +10,7 @@ use tug_model::report::{Engine, Following, Phase, Report, TaskReport};
 use tug_model::spec::service::RestartOn;
 use tug_model::task::Desired;
 
-use super::draw::{NOW, info, phase};
+use super::draw::{NOW, info, phase, tasks_on};
 use crate::plan::{NodeObserved, Observed, Plan, World, assignment, plan};
 
 /// A world, the machines below it, and the time.
@@ -55,7 +55,7 @@ impl Fleet {
 
     /// The node's agent takes its assignment: containers are made and removed.
     pub(super) fn follow(&mut self, node: &NodeId) {
-        let wanted = assignment(&self.world, "c", 1, node);
+        let wanted = assignment(&self.world, "c", 1, node, tasks_on(&self.world, node));
         let machine = self.machines.get_mut(node).unwrap();
         if machine.cut {
             return;
@@ -98,7 +98,12 @@ impl Fleet {
             });
             let report = Report {
                 info: info("any"),
-                following: Following { cluster: "c".into(), epoch: 1, generation: machine.follows },
+                following: Following {
+                    cluster: "c".into(),
+                    epoch: 1,
+                    generation: machine.follows,
+                    endpoints: machine.follows,
+                },
                 engine: Engine::Up,
                 tasks: tasks.collect(),
                 uncounted: false,
@@ -114,6 +119,7 @@ impl Fleet {
                 lost_at,
                 losses,
                 acked,
+                is_level: false,
                 deaf: None,
             };
             observed.nodes.insert(node.clone(), Arc::new(seen));

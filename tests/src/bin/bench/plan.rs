@@ -129,7 +129,7 @@ fn reported(world: &World) -> World {
         };
         (node.clone(), Arc::new(observed))
     });
-    World { observed: Arc::new(Observed { nodes: nodes.collect() }), ..world.clone() }
+    World { observed: Arc::new(Observed { nodes: nodes.collect(), ..Observed::default() }), ..world.clone() }
 }
 
 fn info() -> NodeInfo {
