@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `PUT /assignment` | 204; 409 with a [`Refusal`](tug_model::assignment::Refusal) in the message when the agent will not obey |
+//! | `PUT /lease` | 204; a [`Lease`] of the node's exclusive tasks, in answer to a report; 409 if it is not for this node |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
 //! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
@@ -14,6 +15,7 @@ use futures_util::Stream;
 use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::lease::Lease;
 use tug_model::report::Report;
 use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
 
@@ -79,6 +81,12 @@ impl NodeClient {
     /// Gives the agent its assignment. An error with the code `conflict` is a refusal.
     pub async fn assign(&self, assignment: &Assignment) -> Result<(), CallError> {
         let request = json_body(Method::PUT, "/assignment", assignment)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// Gives the agent a lease, in answer to one of its reports.
+    pub async fn lease(&self, lease: &Lease) -> Result<(), CallError> {
+        let request = json_body(Method::PUT, "/lease", lease)?;
         call(&self.channel, request).await.map(drop)
     }
 

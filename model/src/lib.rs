@@ -11,6 +11,7 @@
 
 pub mod assignment;
 pub mod event;
+pub mod lease;
 pub mod name;
 pub mod node;
 pub mod project;

@@ -1,7 +1,7 @@
 //! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
 //!
 //! A session asks its agent two things: to follow the node's assignment, whenever that says something new
-//! (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole. Which backends of
+//! (`push`), and for its reports (`session`), which it answers with leases where the node has exclusive tasks (`lease`). What comes of it is one [`Observed`], published whole. Which backends of
 //! other nodes do not serve, it is told beside that (`hints`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
@@ -16,11 +16,12 @@
 pub(crate) mod fake;
 mod hints;
 mod keep;
+mod lease;
 mod push;
 mod session;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -34,7 +35,7 @@ use tug_model::report::Report;
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::session::Session;
-use crate::plan::{Deaf, NodeObserved, Observed};
+use crate::plan::{Deaf, Grants, NodeObserved, Observed};
 use crate::store::Store;
 
 /// At most one publication in this time: reports come in bursts.
@@ -60,6 +61,8 @@ struct Shared {
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
     hints: watch::Sender<Arc<Hints>>,
+    /// Which leases may be given out; before the planner is there, none.
+    grants: OnceLock<watch::Receiver<Arc<Grants>>>,
 }
 
 #[derive(Debug, Default)]
@@ -100,8 +103,14 @@ impl Nodes {
             changed: Notify::new(),
             published: watch::Sender::default(),
             hints: watch::Sender::default(),
+            grants: OnceLock::new(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
+    }
+
+    /// From now on leases are given out by what the planner says. Only the first planner counts.
+    pub fn lease_by(&self, grants: watch::Receiver<Arc<Grants>>) {
+        let _first = self.0.grants.set(grants);
     }
 
     /// From now on the agent of `node` is asked over `channel`. An older session of the node ends.
@@ -218,6 +227,7 @@ impl Shared {
         connection.follows = Some(report.following.generation);
         known.update(&session.node, |observed| {
             observed.connected = true;
+            observed.session = session.number;
             observed.report = Some(Arc::new(report));
             observed.received_at = now;
         });

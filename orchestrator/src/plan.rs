@@ -8,6 +8,7 @@ mod check;
 mod decision;
 mod depends;
 mod drain;
+mod exclusive;
 mod fleet;
 mod homes;
 mod index;
@@ -33,6 +34,7 @@ use tug_model::quantity::Timestamp;
 pub use self::assignment::assignment;
 pub use self::check::check;
 pub use self::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Obstacles, Plan};
+pub use self::exclusive::{Grant, Grants, grants};
 use self::pass::Pass;
 pub use self::world::{Deaf, FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, Observed, Timing, World};
 

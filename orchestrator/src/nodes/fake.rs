@@ -1,6 +1,7 @@
 //! An agent for tests: it obeys at once, and everything it is told to run is healthy.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tug_api::transport::Channel;
 use tug_api::user::LogStream;
 use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::lease::Lease;
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
@@ -29,6 +31,8 @@ struct Inner {
     told: watch::Sender<Assignment>,
     puts: Mutex<Vec<Assignment>>,
     hints: watch::Sender<Vec<Hints>>,
+    leases: watch::Sender<Vec<Lease>>,
+    uptime: AtomicU64,
     behaviour: Mutex<Behaviour>,
     logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
 }
@@ -42,6 +46,8 @@ pub(crate) struct Behaviour {
     pub(crate) fails: bool,
     /// It says nothing any more.
     pub(crate) is_silent: bool,
+    /// It does not answer when it is given a lease.
+    pub(crate) is_deaf_to_leases: bool,
     /// It acknowledges, but goes on following what it followed.
     pub(crate) forgets: bool,
     /// The containers of its tasks never become healthy.
@@ -59,6 +65,8 @@ impl FakeAgent {
             told: watch::Sender::new(Assignment::empty(node)),
             puts: Mutex::default(),
             hints: watch::Sender::default(),
+            leases: watch::Sender::default(),
+            uptime: AtomicU64::new(1),
             behaviour: Mutex::default(),
             logs: Mutex::default(),
         }))
@@ -71,6 +79,7 @@ impl FakeAgent {
     pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/assignment", put(assign))
+            .route("/lease", put(lease))
             .route("/hints", put(hint))
             .route("/reports", get(reports))
             .route("/tasks/{id}/logs", get(logs))
@@ -92,6 +101,11 @@ impl FakeAgent {
     /// The hints that it was sent, each time whole.
     pub(crate) fn hints(&self) -> watch::Receiver<Vec<Hints>> {
         self.0.hints.subscribe()
+    }
+
+    /// The leases that it was given.
+    pub(crate) fn leases(&self) -> watch::Receiver<Vec<Lease>> {
+        self.0.leases.subscribe()
     }
 
     /// What it follows.
@@ -132,6 +146,7 @@ impl FakeAgent {
                 .collect(),
             uncounted: false,
             closed_ports: Vec::new(),
+            uptime: Some(self.0.uptime.fetch_add(1, Ordering::Relaxed)).map(Millis),
         }
     }
 }
@@ -169,6 +184,13 @@ async fn assign(
 
 async fn hint(State(agent): State<FakeAgent>, axum::Json(hints): axum::Json<Hints>) {
     agent.0.hints.send_modify(|all| all.push(hints));
+}
+
+async fn lease(State(agent): State<FakeAgent>, axum::Json(lease): axum::Json<Lease>) {
+    agent.0.leases.send_modify(|all| all.push(lease));
+    if agent.behaviour().is_deaf_to_leases {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {
