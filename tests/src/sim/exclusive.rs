@@ -289,14 +289,13 @@ impl World {
         loop {
             self.pass(1_000).await?;
             let running = self.machines.iter().filter(|machine| machine.runs_it()).count();
-            let project = ProjectName::parse("shop")?;
             let client = self.client().context("the orchestrator runs")?;
-            let status = client.project(&project).await.context("ask how it stands")?;
-            if running == 1 && status.settled {
+            let statuses = client.projects().await.context("ask how it stands")?;
+            if running == 1 && statuses.iter().all(|status| status.settled) {
                 return Ok(());
             }
             let is_late = tokio::time::Instant::now() > until;
-            ensure!(!is_late, "{running} run at the end: {:?}", status.services);
+            ensure!(!is_late, "{running} run at the end: {statuses:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tug_tests::sim::exclusive;
 
 /// How many stories. `TUG_EXCLUSIVE_STORIES=1000` tells more.
-const STORIES: u64 = 100;
+const STORIES: u64 = 40;
 
 #[test]
 fn no_two_ever_run_at_once() {

@@ -119,6 +119,7 @@ fn reported(world: &World) -> World {
             tasks: tasks.remove(node).unwrap_or_default(),
             uncounted: false,
             closed_ports: Vec::new(),
+            uptime: None,
         };
         let observed = NodeObserved {
             connected: true,
@@ -129,7 +130,7 @@ fn reported(world: &World) -> World {
         };
         (node.clone(), Arc::new(observed))
     });
-    World { observed: Arc::new(Observed { nodes: nodes.collect() }), ..world.clone() }
+    World { observed: Arc::new(Observed { nodes: nodes.collect(), ..Observed::default() }), ..world.clone() }
 }
 
 fn info() -> NodeInfo {
