@@ -18,6 +18,7 @@ use crate::control::{Control, Follower, Machine, Parts};
 use crate::health::Prober;
 use crate::http;
 use crate::identity::{self, Keeper, Member};
+use crate::lease::LeaseBook;
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
 use crate::peer::{self, Peers};
@@ -195,13 +196,21 @@ impl Agent {
             Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let runtime = Arc::clone(&config.runtime);
-        let router = http::router(Arc::clone(&follower), runtime, snapshots, balancer_handle.clone());
+        let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
+        let router = http::router(
+            Arc::clone(&follower),
+            runtime,
+            snapshots,
+            balancer_handle.clone(),
+            Arc::clone(&leases),
+        );
         let control = Control::new(Parts {
             runtime: config.runtime,
             prober: config.prober,
             clock: config.clock,
             ledger: Arc::clone(&ledger),
             follower,
+            leases,
             balancer: balancer_handle.clone(),
             table,
             snapshot,

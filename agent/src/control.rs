@@ -33,6 +33,7 @@ use tug_model::report::{Following, Phase};
 use tug_model::{TaskId, Timestamp};
 
 use crate::health::{Checkups, Prober, Run};
+use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::plan::{self, Memory, Orders, Serving, View};
 use crate::proxy::BalancerHandle;
@@ -56,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) follower: Arc<Follower>,
+    pub(crate) leases: Arc<LeaseBook>,
     pub(crate) balancer: BalancerHandle,
     pub(crate) table: watch::Sender<Arc<Table>>,
     pub(crate) snapshot: watch::Sender<Option<Arc<Snapshot>>>,
@@ -85,6 +87,7 @@ pub(crate) struct Control {
     machine: Machine,
     tools: Arc<Tools>,
     notes: mpsc::UnboundedReceiver<Note>,
+    leases_changed: watch::Receiver<()>,
     /// The listener for the engine's events; ends with this.
     ear: JoinSet<()>,
     jobs: Jobs,
@@ -104,6 +107,8 @@ pub(crate) struct Control {
     opens_at: Option<Instant>,
     is_open: bool,
     wake_at: Option<Timestamp>,
+    /// Something runs under a lease.
+    guarded: bool,
     report_at: Instant,
     more_at: Instant,
     histories_kept: (BTreeMap<TaskId, plan::History>, Instant),
@@ -113,6 +118,8 @@ pub(crate) struct Control {
 const COALESCE: Duration = Duration::from_millis(20);
 /// The longest time between two reports, and the shortest between two writes of the histories.
 const SECOND: Duration = Duration::from_secs(1);
+/// While something runs under a lease, it is looked at so often: a machine that slept is slow to notice it otherwise.
+const VIGIL: Duration = Duration::from_millis(250);
 /// The engine's networks and its condition are looked at this often.
 const MORE: Duration = Duration::from_secs(5);
 
@@ -126,6 +133,8 @@ impl Control {
         let (notes_sender, notes) = mpsc::unbounded_channel();
         let tools = Tools {
             runtime: parts.runtime,
+            ledger: Arc::clone(&parts.ledger),
+            leases: Arc::clone(&parts.leases),
             engine: tokio::sync::Semaphore::new(parts.concurrency.max(1)),
             configs: configs::ConfigFiles::new(parts.configs),
             private: private::Private::new(parts.private),
@@ -143,6 +152,7 @@ impl Control {
             machine: parts.machine,
             tools: Arc::new(tools),
             notes,
+            leases_changed: parts.leases.changes(),
             ear: JoinSet::new(),
             jobs: Jobs::new(parts.concurrency.max(1)),
             pulse: Pulse::new(),
@@ -158,6 +168,7 @@ impl Control {
             opens_at: None,
             is_open: false,
             wake_at: None,
+            guarded: false,
             report_at: now,
             more_at: now,
             histories_kept: (histories, now),
@@ -179,6 +190,7 @@ impl Control {
                 changed = self.orders.changed(), if orders_open => orders_open = changed.is_ok(),
                 Some(note) = self.notes.recv() => self.note(note),
                 done = self.jobs.ended() => self.done(done),
+                Ok(()) = self.leases_changed.changed() => {}
                 () = self.checkups.changed() => {}
                 changed = self.balancer_changed.changed(), if balancer_open => balancer_open = changed.is_ok(),
                 () = tokio::time::sleep_until(timer) => {}
@@ -196,6 +208,8 @@ impl Control {
     fn turn(&mut self) {
         let now = self.clock.now();
         let orders = Arc::clone(&self.orders.borrow_and_update());
+        // First of all: the machine may have slept.
+        self.halt(&orders, now);
         self.look();
         self.probe(&orders);
         self.open();
@@ -214,9 +228,21 @@ impl Control {
         }
     }
 
+    /// Stops what runs without a lease, also while the engine does not answer.
+    fn halt(&mut self, orders: &Arc<Orders>, now: Timestamp) {
+        self.memory.leases = self.tools.leases.now();
+        let view = View { orders, found: self.sight.found(), memory: &self.memory, now };
+        let overdue = plan::overdue(&view);
+        self.guarded = overdue.next.is_some() || !overdue.steps.is_empty();
+        self.jobs.halt(&self.tools, orders, overdue.steps);
+    }
+
     fn timer(&self) -> Instant {
         let mut timer = self.report_at;
         let now = self.clock.now();
+        if self.guarded {
+            timer = timer.min(Instant::now() + VIGIL);
+        }
         let opens_at = self.opens_at.filter(|_| !self.is_open);
         for at in [self.pulse.due(), opens_at].into_iter().flatten() {
             timer = timer.min(at);

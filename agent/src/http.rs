@@ -19,8 +19,10 @@ use tug_api::{ApiError, Code, lines};
 use tug_model::TaskId;
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
+use tug_model::lease::Lease;
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
+use crate::lease::LeaseBook;
 use crate::proxy::BalancerHandle;
 use crate::runtime::{ContainerId, Runtime};
 
@@ -34,6 +36,7 @@ struct Shared {
     runtime: Arc<dyn Runtime>,
     snapshots: Snapshots,
     balancer: BalancerHandle,
+    leases: Arc<LeaseBook>,
     samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
 }
 
@@ -46,17 +49,19 @@ pub(crate) fn router(
     runtime: Arc<dyn Runtime>,
     snapshots: Snapshots,
     balancer: BalancerHandle,
+    leases: Arc<LeaseBook>,
 ) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
         .route("/endpoints", get(known_endpoints).put(endpoints))
+        .route("/lease", put(lease))
         .route("/hints", put(hints))
         .route("/reports", get(reports))
         .route("/tasks/{id}/logs", get(logs::logs))
         .route("/tasks/{id}/exec", post(exec::exec))
         .route("/usage", get(usage::usage))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .with_state(Shared { follower, runtime, snapshots, balancer, samples: Arc::default() })
+        .with_state(Shared { follower, runtime, snapshots, balancer, leases, samples: Arc::default() })
 }
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
@@ -92,6 +97,16 @@ fn answer(accepted: Result<(), Rejection>) -> Result<StatusCode, ApiError> {
             let code = if error.is_disk_full() { Code::StoreFull } else { Code::Internal };
             Err(ApiError::new(code, chain(&error)))
         }
+    }
+}
+
+/// For which exclusive tasks the node has a lease.
+async fn lease(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
+    let lease: Lease = body(request).await?;
+    let following = shared.follower.following();
+    match shared.leases.take(&lease, &following) {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err(ApiError::new(Code::Conflict, error.to_string())),
     }
 }
 

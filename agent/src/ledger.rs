@@ -5,6 +5,8 @@
 //! and its folder synced. One that is damaged is put aside and counts as missing; the containers' labels say the rest.
 //! The assignment holds environments, and with them secrets: nobody but the owner may read it.
 
+mod lease;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -18,6 +18,7 @@ pub mod health;
 pub mod holder;
 mod http;
 pub mod identity;
+mod lease;
 pub mod ledger;
 mod link;
 pub mod peer;

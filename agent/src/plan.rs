@@ -6,6 +6,7 @@
 
 mod backoff;
 mod diff;
+mod lease;
 mod memory;
 mod orders;
 mod phase;
@@ -21,6 +22,7 @@ use crate::runtime::{Found, State};
 
 pub use backoff::{Pace, spread};
 pub use diff::{Steps, diff};
+pub use lease::{Held, Leases, Overdue, overdue};
 pub use memory::{Ensured, Image, Memory, Try};
 pub use orders::{Flaw, Orders};
 pub use phase::{Doing, phase};

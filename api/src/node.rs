@@ -5,6 +5,7 @@
 //! | `PUT /assignment` | 204; 409 with a [`Refusal`](tug_model::assignment::Refusal) in the message when the agent will not obey |
 //! | `GET /endpoints` | what the agent [knows](Known) of the endpoints |
 //! | `PUT /endpoints` | 204, or 409 as above; [endpoints](ServiceEndpoints) that are new to it, one a line, after their [`Stamp`] in the query |
+//! | `PUT /lease` | 204; a [`Lease`] of the node's exclusive tasks, in answer to a report; 409 if it is not for this node |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
 //! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
@@ -17,6 +18,7 @@ use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
+use tug_model::lease::Lease;
 use tug_model::report::Report;
 use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
 
@@ -109,6 +111,12 @@ impl NodeClient {
         let lines = told.into_iter().map(|EndpointsLine(line)| Ok::<_, std::convert::Infallible>(line));
         let request = Request::builder().method(Method::PUT).uri(path);
         let request = request.body(Body::from_stream(stream::iter(lines))).map_err(CallError::Request)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// Gives the agent a lease, in answer to one of its reports.
+    pub async fn lease(&self, lease: &Lease) -> Result<(), CallError> {
+        let request = json_body(Method::PUT, "/lease", lease)?;
         call(&self.channel, request).await.map(drop)
     }
 

@@ -66,16 +66,18 @@ pub(crate) fn read<'a>(context: &Context<'_>, name: ServiceName, cursor: &Cursor
     let (restart, says_restart) = restart::read(&fields, deploy.as_ref());
     let ports = fields.get("ports").map(|cursor| ports::read(&cursor)).unwrap_or_default();
     let depends_on = depends_on::read(&fields, links);
-    let service = Service {
+    let mut service = Service {
         container,
         ports: ports.iter().map(|(port, _)| port.clone()).collect(),
         expose: fields.get("expose").map(|cursor| ports::expose(&cursor)).unwrap_or_default(),
         depends_on: depends_on.iter().map(|(name, found, _)| (name.clone(), found.clone())).collect(),
         restart,
         probe: fields.get("x-probe").and_then(|cursor| extension::probe(&cursor)),
+        exclusive: false,
         restarts_asked: 0,
         deploy: deploy::spec(&fields, deploy.as_ref()),
     };
+    service.exclusive = extension::exclusive(&fields, deploy.as_ref(), &service);
     extension::refuse_later_ones(&fields, &service);
     if matches!(service.deploy.mode, Mode::Replicated(2..)) {
         warn_of_many(&fields);

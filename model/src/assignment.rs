@@ -49,6 +49,9 @@ pub struct AssignedTask {
     pub template: TemplateHash,
     /// What shall become of it.
     pub desired: Desired,
+    /// The commit that made it, if it runs only under a [lease](crate::lease).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<Revision>,
 }
 
 /// What the services of a project share on a node.

@@ -12,6 +12,7 @@
 pub mod assignment;
 pub mod endpoints;
 pub mod event;
+pub mod lease;
 pub mod name;
 pub mod node;
 pub mod project;

@@ -26,6 +26,10 @@ pub struct Report {
     /// Every published port that could not be opened, sorted, with the reason.
     #[serde(default)]
     pub closed_ports: Vec<ClosedPort>,
+    /// How long the machine had been up when this was made: what a [lease](crate::lease) counts from. `None`: the agent is
+    /// of a version that knows no leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime: Option<Millis>,
 }
 
 /// Which assignment and which endpoints an agent follows.

@@ -33,6 +33,9 @@ pub struct Task {
     pub desired: Desired,
     /// When it was decided.
     pub created_at: Timestamp,
+    /// The commit that made it, if it runs only under a lease: its starts are numbered from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<Revision>,
 }
 
 /// What shall become of a task. It is written only by the planner and moves only down this list.
@@ -77,6 +80,9 @@ pub struct Template {
     /// The container ports that others may reach: `expose` and the targets of `ports`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<u16>,
+    /// It runs only under a lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// How often a restart was asked for.
     #[serde(default)]
     pub restarts_asked: u64,
@@ -143,6 +149,7 @@ impl Template {
             probe: service.effective_probe(),
             host_ports: service.ports.iter().filter(|port| port.mode == PortMode::Host).cloned().collect(),
             exposed,
+            exclusive: service.exclusive,
             restarts_asked: service.restarts_asked,
             needs: Needs::of(project, &service.container),
         }

@@ -298,6 +298,7 @@ impl Orchestrator {
         let authority = authority.transpose().map_err(Error::Authority)?;
         let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
         let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock, config.timing);
+        nodes.lease_by(decided.grants());
         let closing = CancellationToken::new();
         let router = rest::router(rest::Config {
             store: store.clone(),

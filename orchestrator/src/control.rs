@@ -30,7 +30,7 @@ use tug_model::Timestamp;
 use self::observe::Observer;
 use self::pulse::Pulse;
 use crate::metrics::PlannerLevels;
-use crate::plan::{self, Observed, Plan, Timing, View, World};
+use crate::plan::{self, Grants, Observed, Plan, Timing, View, World};
 use crate::store::{CommitError, Expect, State, Store};
 use crate::world::world;
 
@@ -53,6 +53,7 @@ pub struct Control {
     clock: Clock,
     view: watch::Sender<Arc<View>>,
     levels: watch::Sender<PlannerLevels>,
+    grants: watch::Sender<Arc<Grants>>,
     observer: Observer,
     timing: Timing,
     /// Since when it has been looking without a break.
@@ -70,6 +71,7 @@ pub struct Control {
 pub struct Handle {
     view: watch::Receiver<Arc<View>>,
     levels: watch::Receiver<PlannerLevels>,
+    grants: watch::Receiver<Arc<Grants>>,
 }
 
 /// What follows a pass.
@@ -87,6 +89,11 @@ impl Handle {
     /// The world that was looked at last, with what was decided about it.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// Which leases may be given out by the world that was looked at last.
+    pub fn grants(&self) -> watch::Receiver<Arc<Grants>> {
+        self.grants.clone()
     }
 
     /// What the planner has done so far.
@@ -107,6 +114,7 @@ impl Control {
     ) -> (Self, Handle) {
         let (view, view_watch) = watch::channel(Arc::default());
         let (levels, levels_watch) = watch::channel(PlannerLevels::default());
+        let (grants, grants_watch) = watch::channel(Arc::default());
         let states = store.watch();
         let told = Observer::after(states.borrow().events.values().map(Arc::as_ref));
         let control = Self {
@@ -116,6 +124,7 @@ impl Control {
             clock,
             view,
             levels,
+            grants,
             observer: told,
             timing,
             since: clock.now(),
@@ -125,7 +134,7 @@ impl Control {
             wait: FIRST_WAIT,
             complaint: None,
         };
-        (control, Handle { view: view_watch, levels: levels_watch })
+        (control, Handle { view: view_watch, levels: levels_watch, grants: grants_watch })
     }
 
     /// Keeps the world as it is wanted, until `stop`.
@@ -192,6 +201,7 @@ impl Control {
         let world = World { since: self.since, timing: self.timing, ..world(&state, &observed) };
         self.observer.look(&world, now);
         let plan = Arc::new(plan::plan(&world, now));
+        self.grant(plan::grants(&world));
         self.observer.look_at_brake(plan.brake.as_deref(), now);
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.levels.send_modify(|levels| {
@@ -208,6 +218,18 @@ impl Control {
             Err(CommitError::Closed) => Next::End,
             Err(error) => Next::Wait(Some(self.after(error))),
         }
+    }
+
+    /// Says which leases may be given out. It must be said before anything is committed that was decided on the same world:
+    /// from then on nobody goes by an older one.
+    fn grant(&self, grants: Grants) {
+        self.grants.send_if_modified(|known| {
+            let is_new = **known != grants;
+            if is_new {
+                *known = Arc::new(grants);
+            }
+            is_new
+        });
     }
 
     /// Commits what was decided, and what was observed along with it or when it is due.

@@ -1,8 +1,9 @@
 //! The nodes: one session for each agent that is connected, and one value that says what all of them observe.
 //!
 //! A session asks its agent two things: to follow the node's assignment and the endpoints, whenever the `board` has
-//! something new (`push`), and for its reports (`session`). What comes of it is one [`Observed`], published whole. Which backends of
-//! other nodes do not serve, it is told beside that (`hints`).
+//! something new (`push`), and for its reports (`session`), which it answers with leases where the node has exclusive
+//! tasks (`lease`). What comes of it is one [`Observed`], published whole. Which backends of other nodes do not serve, it
+//! is told beside that (`hints`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
 //! counts for the planner.
@@ -17,11 +18,12 @@ mod board;
 pub(crate) mod fake;
 mod hints;
 mod keep;
+mod lease;
 mod push;
 mod session;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -36,7 +38,7 @@ use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::board::{Board, Touched};
 use self::session::Session;
-use crate::plan::{Deaf, NodeObserved, Observed};
+use crate::plan::{Deaf, Grants, NodeObserved, Observed};
 use crate::store::Store;
 
 /// At most one publication in this time: reports come in bursts.
@@ -63,6 +65,8 @@ struct Shared {
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
     hints: watch::Sender<Arc<Hints>>,
+    /// Which leases may be given out; before the planner is there, none.
+    grants: OnceLock<watch::Receiver<Arc<Grants>>>,
 }
 
 #[derive(Debug, Default)]
@@ -126,8 +130,14 @@ impl Nodes {
             changed: Notify::new(),
             published: watch::Sender::default(),
             hints: watch::Sender::default(),
+            grants: OnceLock::new(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
+    }
+
+    /// From now on leases are given out by what the planner says. Only the first planner counts.
+    pub fn lease_by(&self, grants: watch::Receiver<Arc<Grants>>) {
+        let _first = self.0.grants.set(grants);
     }
 
     /// From now on the agent of `node` is asked over `channel`. An older session of the node ends.
@@ -270,6 +280,7 @@ impl Shared {
         connection.follows = Some(follows);
         known.update(&session.node, |observed| {
             observed.connected = true;
+            observed.session = session.number;
             observed.report = Some(Arc::new(report));
             observed.received_at = now;
         });

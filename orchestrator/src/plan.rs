@@ -9,6 +9,7 @@ mod decision;
 mod depends;
 mod drain;
 mod endpoints;
+mod exclusive;
 mod fleet;
 mod homes;
 mod index;
@@ -35,6 +36,7 @@ pub use self::assignment::assignment;
 pub use self::check::check;
 pub use self::decision::{Change, Create, Decision, Obstacle, ObstacleKind, Obstacles, Plan};
 pub use self::endpoints::{endpoints, published};
+pub use self::exclusive::{Grant, Grants, grants};
 use self::pass::Pass;
 pub use self::world::{Deaf, FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, Observed, Timing, World};
 

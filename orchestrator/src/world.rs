@@ -14,6 +14,7 @@ pub fn world(state: &State, observed: &Arc<Observed>) -> World {
         templates: state.templates.clone(),
         nodes: state.nodes.clone(),
         homes: state.homes.clone(),
+        epoch: state.epoch,
         observed: Arc::clone(observed),
         ..World::default()
     }

@@ -3,6 +3,7 @@
 
 mod container;
 mod runtime;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use tug_api::Clock;
 use tug_model::NodeId;
 
 pub use container::{Behaviour, Container, Process};
+pub use witness::Run;
 
 /// One node's engine. Cheap to clone; all clones are the same engine.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ struct Shared {
     made: u64,
     /// How often anything was asked of a container that is not ours.
     trespasses: u64,
+    /// Every run of a process, in the order of their starts.
+    runs: Vec<Run>,
 }
 
 // === impl Engine ===
@@ -66,6 +70,7 @@ impl Engine {
             dice: fastrand::Rng::with_seed(seed),
             made: 0,
             trespasses: 0,
+            runs: Vec::new(),
         };
         Self { node, clock, shared: Arc::new(Mutex::new(shared)), events: broadcast::channel(4096).0 }
     }
@@ -119,6 +124,7 @@ impl Engine {
     pub fn remove_one(&self, nth: usize) -> bool {
         let Some(id) = self.nth_running(nth) else { return false };
         self.lock().containers.remove(&id);
+        self.witness(&id);
         self.emit(&id, EventKind::Removed);
         true
     }
@@ -148,6 +154,7 @@ impl Engine {
     fn end(&self, id: &ContainerId, code: i64) {
         let now = self.clock.now();
         let ended = self.lock().containers.get_mut(id).is_some_and(|container| container.end(code, now));
+        self.witness(id);
         if ended {
             self.emit(id, EventKind::Died);
         }

@@ -11,6 +11,7 @@
 
 mod action;
 mod cluster;
+pub mod exclusive;
 mod invariant;
 mod link;
 

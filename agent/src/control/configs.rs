@@ -140,6 +140,7 @@ mod tests {
             probe: None,
             host_ports: Vec::new(),
             exposed: Vec::new(),
+            exclusive: false,
             restarts_asked: 0,
             needs: tug_model::task::Needs::default(),
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tug_model::assignment::{Assignment, Refusal};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
+use tug_model::report::Following;
 
 use crate::ledger::{self, Ledger};
 use crate::plan::{Flaw, Orders};
@@ -53,6 +54,11 @@ impl Follower {
     /// What the node follows, now and from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Orders>> {
         self.orders.subscribe()
+    }
+
+    /// Which assignment the node follows.
+    pub(crate) fn following(&self) -> Following {
+        self.orders.borrow().following()
     }
 
     /// Follows `assignment` from now on, if it may: it is on disk before anybody acts on it.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tug_model::TaskId;
 
 use super::work::{self, Done, Tools};
@@ -16,6 +18,8 @@ pub(super) struct Jobs {
     running: JoinSet<Done>,
     busy: BTreeMap<Key, Lane>,
     concurrency: usize,
+    /// When what has no lease was last stopped, by task.
+    halted: BTreeMap<TaskId, Instant>,
 }
 
 /// Operations that wait for different things do not wait for each other.
@@ -27,18 +31,22 @@ enum Lane {
     Stop,
     /// A registry.
     Fetch,
+    /// Nothing: these have no lease any more.
+    Halt,
 }
 
 /// So many containers are asked to stop at once, and so many images fetched.
 const MOST_STOPS: usize = 64;
 const MOST_FETCHES: usize = 8;
+/// What was stopped and seems to run on is stopped again after so long.
+const HALT_AGAIN: Duration = Duration::from_millis(500);
 
 // === impl Jobs ===
 
 impl Jobs {
     /// None, and at most so many for the engine at once.
     pub(super) fn new(concurrency: usize) -> Self {
-        Self { running: JoinSet::new(), busy: BTreeMap::new(), concurrency }
+        Self { running: JoinSet::new(), busy: BTreeMap::new(), concurrency, halted: BTreeMap::new() }
     }
 
     /// Begins those of `steps` whose key is not busy, while there is room; the others are planned again after the next
@@ -59,6 +67,10 @@ impl Jobs {
             }
         }
         for (key, list) in lists {
+            // They are begun elsewhere, and wait for nothing.
+            if matches!(list.first(), Some(Step::Halt { .. })) {
+                continue;
+            }
             let lane = lane(&key, &list);
             let blocked = matches!(&key, Key::Task(task) if !is_settled(task));
             if blocked || self.busy.contains_key(&key) || !self.has_room(lane) {
@@ -66,6 +78,22 @@ impl Jobs {
             }
             self.busy.insert(key.clone(), lane);
             self.running.spawn(work::take(Arc::clone(tools), Arc::clone(orders), key, list));
+        }
+    }
+
+    /// Begins to stop what has no lease any more, whatever else is under way: an operation on a task without a lease ends by
+    /// itself, at once.
+    pub(super) fn halt(&mut self, tools: &Arc<Tools>, orders: &Arc<Orders>, steps: Vec<Step>) {
+        let now = Instant::now();
+        self.halted.retain(|_, at| now < *at + HALT_AGAIN);
+        for step in steps {
+            let (key, Step::Halt { task, .. }) = (step.key(), &step) else { continue };
+            if self.busy.contains_key(&key) || self.halted.contains_key(task) {
+                continue;
+            }
+            self.halted.insert(task.clone(), now);
+            self.busy.insert(key.clone(), Lane::Halt);
+            self.running.spawn(work::take(Arc::clone(tools), Arc::clone(orders), key, vec![step]));
         }
     }
 
@@ -111,6 +139,7 @@ impl Jobs {
             Lane::Engine => self.concurrency,
             Lane::Stop => MOST_STOPS,
             Lane::Fetch => MOST_FETCHES,
+            Lane::Halt => usize::MAX,
         };
         self.busy.values().filter(|other| **other == lane).count() < most
     }

@@ -55,6 +55,7 @@ impl Control {
         for task in orders.tasks().keys() {
             if let Some(found) = view.container(task)
                 && matches!(found.state, State::Running { .. })
+                && (!view.is_exclusive(found) || self.memory.leases.until(task).is_some())
                 && self.health(found) == Health::Healthy
             {
                 serving.push(Serving { task: task.clone(), address: found.address() });
@@ -111,6 +112,8 @@ impl Control {
     }
 
     fn snapshot(&self, orders: &Orders, now: Timestamp) -> Snapshot {
+        // A lease counts from here: everything that is told was seen later.
+        let uptime = self.tools.leases.uptime();
         let connections = self.balancer.connections();
         let tasks = self.phases.iter().map(|(task, (phase, since))| TaskReport {
             id: task.clone(),
@@ -126,6 +129,7 @@ impl Control {
             tasks: tasks.collect(),
             uncounted: self.uncounted,
             closed_ports: self.balancer.closed_ports(),
+            uptime: Some(uptime),
         };
         let view = View { orders, found: self.sight.found(), memory: &self.memory, now };
         let containers = self.phases.keys().filter_map(|task| {

@@ -3,6 +3,7 @@
 mod conversations;
 mod engine;
 mod fake;
+mod leases;
 mod routing;
 mod takeover;
 

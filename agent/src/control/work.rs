@@ -7,11 +7,15 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tug_api::error::chain;
+use tug_model::lease::FencingNumber;
 use tug_model::spec::container::PullPolicy;
-use tug_model::{TaskId, Timestamp};
+use tug_model::{Millis, Revision, TaskId, Timestamp};
 
 use super::configs::ConfigFiles;
 use super::private::{OwnState, Private};
+use crate::lease::LeaseBook;
+use crate::ledger::Ledger;
+use crate::ledger::LedgerError;
 use crate::plan::{Ensured, ImageWanted, Key, Orders, Step};
 use crate::runtime::{
     ContainerId, ContainerRequest, EngineEvent, EngineInfo, Found, FoundNetwork, Identity, LogQuery, Runtime,
@@ -22,6 +26,8 @@ use crate::runtime::{
 #[derive(Debug)]
 pub(super) struct Tools {
     pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) leases: Arc<LeaseBook>,
     /// How many containers are made, started or removed at once.
     pub(super) engine: Semaphore,
     pub(super) configs: ConfigFiles,
@@ -119,6 +125,10 @@ enum StepError {
     NetworkInUse(String),
     #[error("task `{0}` is no longer assigned")]
     Forgotten(TaskId),
+    #[error("the node has no lease of task `{0}` any more")]
+    LeaseEnded(TaskId),
+    #[error("count the start of task `{0}`")]
+    Count(TaskId, #[source] LedgerError),
 }
 
 /// A place among the operations that the engine is given at once.
@@ -128,6 +138,8 @@ type Place<'a> = Option<SemaphorePermit<'a>>;
 /// many containers at the same moment takes longer for all of them. What needs more time only waits, and gives its place
 /// away.
 const PROMPT: Duration = Duration::from_millis(500);
+/// An engine that takes so much longer to stop a container than it should is told to kill it.
+const HALTS_WITHIN: Duration = Duration::from_millis(500);
 /// So many of the last lines are read when a process has ended.
 const LAST_LINES: u32 = 20;
 /// And no more than this many bytes of them are kept.
@@ -141,7 +153,7 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
     let mut place = None;
     for step in steps {
         tracing::debug!(%step, "begin");
-        match carry_out((&tools, &mut place), &orders, &step, &mut outcome).await {
+        match under_lease((&tools, &mut place), &orders, &step, &mut outcome).await {
             Ok(()) => tracing::info!(%step, "done"),
             Err(error) => {
                 let reason = chain(&error);
@@ -159,6 +171,42 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
     Done::Steps(outcome)
 }
 
+/// Carries a step out; on a container that may run only under a lease, for as long as there is one.
+async fn under_lease<'a>(
+    (tools, place): (&'a Tools, &mut Place<'a>),
+    orders: &Orders,
+    step: &Step,
+    outcome: &mut Outcome,
+) -> Result<(), StepError> {
+    let task = match step {
+        Step::Create { task, .. }
+        | Step::Start { task, .. }
+        | Step::Unpause { task, .. }
+        | Step::Stop { task, .. }
+        | Step::Remove { task, .. } => task,
+        Step::Halt { .. }
+        | Step::Fetch(_)
+        | Step::EnsureNetwork { .. }
+        | Step::EnsureVolume { .. }
+        | Step::RemoveNetwork { .. } => return carry_out((tools, place), orders, step, outcome).await,
+    };
+    let is_exclusive = orders.tasks().get(task).is_some_and(|task| task.exclusive.is_some());
+    // What has no lease does not run, or is being halted: it may be tidied up.
+    if !is_exclusive || (tools.leases.now().until(task).is_none() && is_tidying(step)) {
+        return carry_out((tools, place), orders, step, outcome).await;
+    }
+    tokio::select! {
+        biased;
+        () = tools.leases.ended(task) => Err(StepError::LeaseEnded(task.clone())),
+        done = carry_out((tools, place), orders, step, outcome) => done,
+    }
+}
+
+/// Whether nothing runs because of a step that did not run before.
+fn is_tidying(step: &Step) -> bool {
+    matches!(step, Step::Stop { .. } | Step::Remove { .. })
+}
+
 async fn carry_out<'a>(
     (tools, place): (&'a Tools, &mut Place<'a>),
     orders: &Orders,
@@ -170,7 +218,7 @@ async fn carry_out<'a>(
         Step::Create { task, image } => {
             let request = request(tools, orders, task, image)?;
             tools.take_place(place).await;
-            runtime.run(&request).await?;
+            run(tools, &request).await?;
         }
         Step::Start { container, .. } => {
             tools.take_place(place).await;
@@ -187,6 +235,7 @@ async fn carry_out<'a>(
                 stopped.await?;
             }
         }
+        Step::Halt { container, grace, .. } => halt(tools, container, *grace).await?,
         Step::Remove { container, .. } => {
             tools.take_place(place).await;
             runtime.remove(container).await?;
@@ -198,6 +247,41 @@ async fn carry_out<'a>(
         | Step::RemoveNetwork { .. } => outcome.made = make(tools, orders, step).await?,
     }
     Ok(())
+}
+
+/// Makes a container and starts it; an exclusive one only if its lease lasts long enough when it has been made.
+async fn run(tools: &Tools, request: &ContainerRequest) -> Result<(), StepError> {
+    let runtime = &tools.runtime;
+    if request.identity.fencing.is_none() {
+        runtime.run(request).await?;
+        return Ok(());
+    }
+    let task = &request.identity.task;
+    let id = runtime.create(request).await?;
+    let started = if tools.leases.now().may_start(task) {
+        runtime.start(&id).await.map_err(StepError::from)
+    } else {
+        Err(StepError::LeaseEnded(task.clone()))
+    };
+    if started.is_err() {
+        // What cannot be removed now is seen by the next list.
+        let _ = runtime.remove(&id).await;
+    }
+    started
+}
+
+/// Stops a container that has no lease any more. It waits for no place, and no longer than it must.
+async fn halt(tools: &Tools, container: &ContainerId, grace: Millis) -> Result<(), StepError> {
+    // The engine counts in seconds.
+    let grace = Millis(grace.0 / 1000 * 1000);
+    let runtime = &tools.runtime;
+    if grace.0 > 0 {
+        let patience = grace.duration() + HALTS_WITHIN;
+        if let Ok(Ok(())) = tokio::time::timeout(patience, runtime.stop(container, grace)).await {
+            return Ok(());
+        }
+    }
+    Ok(runtime.kill(container, None).await?)
 }
 
 /// The steps that are not about one container.
@@ -228,6 +312,7 @@ async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made
         | Step::Start { .. }
         | Step::Unpause { .. }
         | Step::Stop { .. }
+        | Step::Halt { .. }
         | Step::Remove { .. } => None,
     })
 }
@@ -286,6 +371,7 @@ fn request(
     let forgotten = || StepError::Forgotten(task.clone());
     let assigned = orders.tasks().get(task).ok_or_else(forgotten)?;
     let template = orders.template(task).ok_or_else(forgotten)?;
+    let fencing = assigned.exclusive.map(|made| number(tools, orders, task, made)).transpose()?;
     super::follow::unhurried(|| tools.private.check_container(&template.container))?;
     let files = if template.container.configs.is_empty() {
         std::collections::BTreeMap::new()
@@ -301,12 +387,20 @@ fn request(
             service: assigned.service.clone(),
             slot: assigned.slot,
             template: assigned.template.clone(),
+            fencing,
         },
         template: Arc::clone(template),
         resources: orders.resources(&assigned.project).cloned().unwrap_or_default(),
         config_files: files,
         image: image.to_owned(),
     })
+}
+
+/// The number of the next start of an exclusive task, never to be given again.
+fn number(tools: &Tools, orders: &Orders, task: &TaskId, made: Revision) -> Result<FencingNumber, StepError> {
+    let wanted = |task: &TaskId| orders.tasks().contains_key(task);
+    let count = super::follow::unhurried(|| tools.ledger.count_start(task, wanted));
+    Ok(FencingNumber::of(made, count.map_err(|error| StepError::Count(task.clone(), error))?))
 }
 
 /// Looks at the engine; `more` asks for its networks and for how it is, too.

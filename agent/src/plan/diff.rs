@@ -6,6 +6,7 @@ use tug_model::assignment::AssignedTask;
 use tug_model::task::{Desired, Template};
 use tug_model::{Millis, TaskId, Timestamp};
 
+use super::lease::{Overdue, overdue};
 use super::memory::Ensured;
 use super::restart::Verdict;
 use super::step::{ImageWanted, Key, Step, networks_of, volumes_of};
@@ -30,17 +31,24 @@ const SIGNAL: &str = "SIGTERM";
 /// The steps that bring the node nearer to its assignment.
 pub fn diff(view: &View<'_>) -> Steps {
     let mut steps = Steps::default();
+    let Overdue { steps: halts, next } = overdue(view);
+    steps.steps = halts;
+    if let Some(until) = next {
+        steps.wake(view.now.plus(Millis(until.0.saturating_sub(view.memory.leases.uptime.0))));
+    }
     if !view.orders.is_told() {
         return steps;
     }
+    let halted: BTreeSet<Key> = steps.steps.iter().map(Step::key).collect();
+    let is_halted = |task: &TaskId| halted.contains(&Key::Task(task.clone()));
     let mut containers: BTreeMap<&TaskId, Vec<&Found>> = BTreeMap::new();
-    for found in view.ours() {
+    for found in view.ours().filter(|found| !is_halted(&found.identity.task)) {
         containers.entry(&found.identity.task).or_default().push(found);
     }
     for list in containers.values_mut() {
         list.sort_by_key(|found| preference(found));
     }
-    for task in view.orders.tasks().values() {
+    for task in view.orders.tasks().values().filter(|task| !is_halted(&task.id)) {
         let theirs = containers.remove(&task.id).unwrap_or_default();
         steps.task(view, task, &theirs);
     }
@@ -121,12 +129,14 @@ impl Steps {
             State::Paused => self.unpause(view, found),
             State::Dead => self.renew(view, task, found),
             State::Created | State::Exited { .. } => {
-                if !self.is_due(view, &task.id) {
+                if !self.is_due(view, &task.id) || !view.may_start(&task.id) {
                     return;
                 }
                 let key = Key::Task(task.id.clone());
                 // What could not be started as it is, is made anew: its network may have gone, or a mount.
-                let stale = view.memory.tries.get(&key).is_some_and(|failed| !failed.engine_down);
+                // What is exclusive is made anew as well: each start has a number of its own.
+                let stale = view.memory.tries.get(&key).is_some_and(|failed| !failed.engine_down)
+                    || view.needs_lease(&task.id);
                 if stale {
                     self.renew(view, task, found);
                 } else if self.may_try(view, &key) {
@@ -152,6 +162,7 @@ impl Steps {
         let Some(template) = view.orders.template(&task.id) else { return };
         let prepared = self.prepare(view, task, template);
         if let Some(image) = prepared
+            && view.may_start(&task.id)
             && self.may_try(view, &Key::Task(task.id.clone()))
         {
             self.steps.push(Step::Create { task: task.id.clone(), image });

@@ -7,6 +7,7 @@ use tug_model::spec::resource::{Network, Volume};
 use tug_model::{Millis, TaskId, Timestamp};
 
 use super::backoff::Pace;
+use super::lease::Leases;
 use super::restart::History;
 use super::step::{ImageWanted, Key};
 use crate::runtime::FoundNetwork;
@@ -24,6 +25,8 @@ pub struct Memory {
     pub ensured: BTreeMap<Key, Ensured>,
     /// The networks that this node made, as last listed.
     pub networks: Vec<FoundNetwork>,
+    /// The leases of the node, as they stand now.
+    pub leases: Leases,
 }
 
 /// An operation that failed.

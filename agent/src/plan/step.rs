@@ -63,6 +63,15 @@ pub enum Step {
         /// How long it has.
         grace: Millis,
     },
+    /// Stop a container whose lease has ended, at once and whatever else goes on.
+    Halt {
+        /// Whose.
+        task: TaskId,
+        /// Which.
+        container: ContainerId,
+        /// How long it has.
+        grace: Millis,
+    },
     /// Remove a container.
     Remove {
         /// Whose.
@@ -116,6 +125,7 @@ impl Step {
             | Self::Start { task, .. }
             | Self::Unpause { task, .. }
             | Self::Stop { task, .. }
+            | Self::Halt { task, .. }
             | Self::Remove { task, .. } => Key::Task(task.clone()),
         }
     }
@@ -131,6 +141,7 @@ impl fmt::Display for Step {
             Self::Start { task, .. } => write!(f, "start {task}"),
             Self::Unpause { task, .. } => write!(f, "unpause {task}"),
             Self::Stop { task, signal, grace, .. } => write!(f, "stop {task} with {signal}, {grace}"),
+            Self::Halt { task, grace, .. } => write!(f, "halt {task}, whose lease has ended, {grace}"),
             Self::Remove { task, .. } => write!(f, "remove {task}"),
             Self::RemoveNetwork { engine_name } => write!(f, "remove network {engine_name}"),
         }

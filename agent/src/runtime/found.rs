@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tug_model::lease::FencingNumber;
 use tug_model::quantity::{Slot, Timestamp};
 use tug_model::task::TemplateHash;
 use tug_model::{NodeId, ProjectName, ServiceName, TaskId};
@@ -30,6 +31,8 @@ pub struct Identity {
     pub slot: Slot,
     /// What it is made of.
     pub template: TemplateHash,
+    /// The number of its start, if it may run only under a lease.
+    pub fencing: Option<FencingNumber>,
 }
 
 /// A container that carries this node's label.

@@ -14,6 +14,8 @@ pub const SERVICE: &str = "tug.service";
 pub const SLOT: &str = "tug.slot";
 /// The template's hash.
 pub const TEMPLATE: &str = "tug.template";
+/// The number of its start, on what runs only under a lease.
+pub const FENCING: &str = "tug.fencing";
 /// On a network: its key in the project.
 pub const NETWORK: &str = "tug.network";
 /// On a volume: its key in the project.

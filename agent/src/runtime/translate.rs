@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, NetworkingConfig,
 };
+use tug_model::lease::FencingNumber;
 use tug_model::quantity::Millis;
 use tug_model::spec::container::{Attachment, Container, Healthcheck, NetworkMode, StopGrace};
 use tug_model::spec::service::{Port, Protocol};
@@ -83,7 +84,7 @@ pub(crate) fn container(request: &ContainerRequest) -> Result<Creation, Untransl
             labels: Some(labels(&container.labels, &request.identity)),
             host_config: Some(host_config),
             networking_config,
-            ..process(container)
+            ..process(container, request.identity.fencing)
         },
         connections: endpoints.collect(),
     })
@@ -102,19 +103,22 @@ fn labels(given: &BTreeMap<String, String>, identity: &Identity) -> HashMap<Stri
     ];
     let mut labels: HashMap<_, _> = given.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     labels.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    labels.extend(identity.fencing.map(|number| (label::FENCING.to_owned(), number.to_string())));
     labels
 }
 
 /// What runs in it.
-fn process(container: &Container) -> ContainerCreateBody {
+fn process(container: &Container, fencing: Option<FencingNumber>) -> ContainerCreateBody {
     let StopGrace(grace) = container.stop_grace_period;
+    let environment = container.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let fencing = fencing.map(|number| format!("{}={number}", FencingNumber::VARIABLE));
     ContainerCreateBody {
         hostname: container.hostname.clone(),
         domainname: container.domainname.clone(),
         user: container.user.clone(),
         tty: Some(container.tty),
         open_stdin: Some(container.stdin_open),
-        env: list(container.environment.iter().map(|(name, value)| format!("{name}={value}"))),
+        env: list(environment.chain(fencing)),
         entrypoint: container.entrypoint.clone(),
         cmd: container.command.clone(),
         working_dir: container.working_dir.clone(),

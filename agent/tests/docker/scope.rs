@@ -60,6 +60,7 @@ impl Scope {
             probe: None,
             host_ports: Vec::new(),
             exposed: vec![8080],
+            exclusive: false,
             restarts_asked: 0,
             needs: tug_model::task::Needs::default(),
         };
@@ -72,6 +73,7 @@ impl Scope {
             service: ServiceName::parse(service).unwrap(),
             slot: Slot(1),
             template: template.hash(),
+            fencing: None,
         };
         ContainerRequest {
             identity,

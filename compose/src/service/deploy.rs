@@ -17,7 +17,7 @@ pub(super) fn read<'a>(fields: &Fields<'a>) -> Option<Fields<'a>> {
 pub(super) fn spec(service: &Fields<'_>, deploy: Option<&Fields<'_>>) -> Deploy {
     let mode = mode(service, deploy);
     let Some(deploy) = deploy else { return Deploy { mode, ..Deploy::default() } };
-    update(deploy);
+    update(deploy, super::extension::says_exclusive(service, Some(deploy)).is_some());
     endpoint_mode(deploy);
     Deploy {
         mode,
@@ -86,7 +86,7 @@ fn reservations(deploy: &Fields<'_>) -> Reservations {
 
 /// Until there is a rollout engine, a change goes one replica at a time, the new one first, and stops where a new one
 /// does not get healthy. What asks for just that is honoured; of the rest it is said that it is not.
-fn update(deploy: &Fields<'_>) {
+fn update(deploy: &Fields<'_>, is_exclusive: bool) {
     let later = |cursor: &Cursor<'_>, what: &str| cursor.warning(format!("not yet: {what}"));
     if let Some(cursor) = deploy.get("update_config") {
         let asked = rollout(&cursor);
@@ -99,7 +99,7 @@ fn update(deploy: &Fields<'_>) {
         if let Some((cursor, _)) = asked.failure_action.filter(|(_, action)| *action != "pause") {
             later(&cursor, "a change whose new replica does not get healthy stops there (`pause`)");
         }
-        if let Some((cursor, _)) = asked.order.filter(|(_, order)| *order != "start-first") {
+        if let Some((cursor, _)) = asked.order.filter(|(_, order)| *order != "start-first" && !is_exclusive) {
             later(
                 &cursor,
                 "the new replica starts first, but where it holds a host port or a written volume",

@@ -1,8 +1,9 @@
-//! The keys of ours: `x-probe`, which works, and those whose engine comes later. The latter are checked all the same,
+//! The keys of ours: `x-probe` and `x-exclusive`, which work, and those whose engine comes later. The latter are checked all the same,
 //! and then refused: nothing that a manifest asks for is left out in silence.
 
 use std::net::IpAddr;
 
+use tug_model::lease::FencingNumber;
 use tug_model::spec::deploy::Mode;
 use tug_model::spec::rule;
 use tug_model::spec::service::{Probe, ProbeCheck, RestartOn, Service};
@@ -57,6 +58,30 @@ pub(super) fn probe(cursor: &Cursor<'_>) -> Option<Probe> {
     })
 }
 
+/// `x-exclusive`, of the service or under its `deploy`.
+pub(super) fn says_exclusive<'a>(fields: &Fields<'a>, deploy: Option<&Fields<'a>>) -> Option<Cursor<'a>> {
+    let entries = deploy.map(|deploy| deploy.cursor().entries()).unwrap_or_default();
+    let under_deploy = || entries.into_iter().find(|(entry, _)| entry.key == "x-exclusive");
+    fields.get("x-exclusive").or_else(|| under_deploy().map(|(_, cursor)| cursor))
+}
+
+/// `x-exclusive: true`: never two at once.
+pub(super) fn exclusive(fields: &Fields<'_>, deploy: Option<&Fields<'_>>, service: &Service) -> bool {
+    let Some(cursor) = says_exclusive(fields, deploy) else { return false };
+    let Some(true) = cursor.flag() else { return false };
+    cursor.kept((), rule::exclusive(service.deploy.mode));
+    let order = deploy.and_then(|deploy| deploy.get("update_config")).filter(Cursor::is_map);
+    let order = order.into_iter().flat_map(|update| update.entries()).find(|(entry, _)| entry.key == "order");
+    if let Some((_, order)) = order.filter(|(_, order)| order.text().as_deref() == Some("start-first")) {
+        order.error("with `x-exclusive` the old replica goes before the new one starts: use stop-first");
+    }
+    if service.container.environment.contains_key(FencingNumber::VARIABLE) {
+        let variable = FencingNumber::VARIABLE;
+        cursor.error(format!("the variable `{variable}` is given to an exclusive service at each start"));
+    }
+    true
+}
+
 /// Checks what comes later, and refuses it.
 pub(super) fn refuse_later_ones(fields: &Fields<'_>, service: &Service) {
     for (key, check) in [
@@ -64,7 +89,6 @@ pub(super) fn refuse_later_ones(fields: &Fields<'_>, service: &Service) {
         ("x-ingress", ingress),
         ("x-cron", cron),
         ("x-hooks", hooks),
-        ("x-exclusive", exclusive),
         ("pre_start", compose_hooks),
         ("post_start", compose_hooks),
         ("pre_stop", compose_hooks),
@@ -87,7 +111,6 @@ fn not_yet(cursor: &Cursor<'_>, key: &str) {
         "x-autoscale" => "not yet: scaling by load",
         "x-ingress" => "not yet: host names and paths",
         "x-cron" => "not yet: schedules",
-        "x-exclusive" => "not yet: a lease for at most one",
         _ => "not yet: hooks",
     };
     cursor.refuse_key(key, what);
@@ -234,12 +257,6 @@ fn hooks(cursor: &Cursor<'_>, _: &Service) {
         hook.text("user");
         hook.get("on_failure")
             .and_then(|c| c.choice(&["rollback", "pause", "continue"].map(|word| (word, word))));
-    }
-}
-
-fn exclusive(cursor: &Cursor<'_>, service: &Service) {
-    if cursor.flag() == Some(true) && matches!(service.deploy.mode, Mode::Global | Mode::Replicated(2..)) {
-        cursor.error("an exclusive service has one replica");
     }
 }
 

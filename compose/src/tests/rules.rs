@@ -70,6 +70,20 @@ const WRONG: &[(&str, &str)] = &[
     ("sysctls: {'a b': 1}", "`a b` is not a kernel parameter"),
     ("stop_signal: SIGTREM", "did you mean `TERM`?"),
     ("restart: always:3", "only `on-failure` takes a number"),
+    ("x-exclusive: 2", "services.web.x-exclusive: expected true or false, got 2"),
+    (
+        "x-exclusive: true\ndeploy: {replicas: 2}",
+        "an exclusive service never runs twice at once, so it has at most 1 replica, not 2",
+    ),
+    ("x-exclusive: true\ndeploy: {mode: global}", "never runs twice at once, and a global one does"),
+    (
+        "x-exclusive: true\ndeploy: {update_config: {order: start-first}}",
+        "update_config.order: with `x-exclusive` the old replica goes before the new one starts: use stop-first",
+    ),
+    (
+        "x-exclusive: true\nenvironment: {TUG_FENCING_NUMBER: 1}",
+        "is given to an exclusive service at each start",
+    ),
     ("x-autoscale: {min: 5, max: 2, cpu: 70}", "`min: 5` is more than `max: 2`"),
     ("x-autoscale: {max: 2, cpu: 0}", "0 is out of range: use 1 to 100"),
     ("x-autoscale: {max: 2, cpus: 7}", "unknown key `cpus`, did you mean `cpu`?"),

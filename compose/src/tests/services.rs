@@ -206,6 +206,14 @@ fn a_probe_of_ours_reaches_the_spec() {
 }
 
 #[test]
+fn an_exclusive_service_is_one() {
+    is("x-exclusive: true", "/exclusive", "true");
+    is("deploy: {x-exclusive: true, replicas: 0}", "/exclusive", "true");
+    is("x-exclusive: true\ndeploy: {update_config: {order: stop-first}}", "/exclusive", "true");
+    assert_eq!(spec("x-exclusive: false", "/exclusive"), "absent");
+}
+
+#[test]
 fn a_build_without_an_image_gets_its_name() {
     let text =
         "name: my_shop\nservices:\n  Web:\n    build: {dockerfile_inline: FROM scratch, args: [A, B=2, C]}\n";

@@ -221,6 +221,19 @@ pub fn reservation(kept: Bytes, limit: Option<Bytes>) -> Verdict {
     }
 }
 
+/// How many replicas an exclusive service has.
+pub fn exclusive(mode: Mode) -> Verdict {
+    match mode {
+        Mode::Replicated(0 | 1) => Ok(()),
+        Mode::Replicated(count) => Err(format!(
+            "an exclusive service never runs twice at once, so it has at most 1 replica, not {count}"
+        )),
+        Mode::Global => {
+            Err("an exclusive service never runs twice at once, and a global one does".to_owned())
+        }
+    }
+}
+
 /// The two limits of one resource of a process.
 pub fn ulimit(soft: i64, hard: i64) -> Verdict {
     let good = soft >= -1 && hard >= -1 && (hard == -1 || (soft != -1 && soft <= hard));

@@ -35,6 +35,9 @@ pub struct Service {
     /// A probe that the agent itself makes (`x-probe`), beside the Engine's own health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
+    /// Never two of it at once, whatever breaks (`x-exclusive`): each start is made under a lease of its node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// Raised by `tug restart`: a new number is a new container.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts_asked: u64,
@@ -207,9 +210,10 @@ impl Service {
     }
 
     /// Whether an old task must have gone before its successor starts: two of them would clash over a host port, an
-    /// address or a volume that both write to.
+    /// address or a volume that both write to, or are not to be.
     pub fn is_stop_first(&self) -> bool {
-        self.ports.iter().any(|port| port.mode == PortMode::Host)
+        self.exclusive
+            || self.ports.iter().any(|port| port.mode == PortMode::Host)
             || self.container.network_mode == super::container::NetworkMode::Host
             || self.container.networks.values().any(super::container::Attachment::is_fixed)
             || self.container.mounts.iter().any(super::container::Mount::is_written)

@@ -1,6 +1,7 @@
 //! An agent for tests: it obeys at once, and everything it is told to run is healthy.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tug_api::user::LogStream;
 use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Endpoints, Known, ServiceEndpoints, Stamp};
+use tug_model::lease::Lease;
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
@@ -34,6 +36,8 @@ struct Inner {
     endpoint_puts: Mutex<Vec<Vec<ServiceEndpoints>>>,
     puts: Mutex<Vec<Assignment>>,
     hints: watch::Sender<Vec<Hints>>,
+    leases: watch::Sender<Vec<Lease>>,
+    uptime: AtomicU64,
     behaviour: Mutex<Behaviour>,
     logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
 }
@@ -47,6 +51,8 @@ pub(crate) struct Behaviour {
     pub(crate) fails: bool,
     /// It says nothing any more.
     pub(crate) is_silent: bool,
+    /// It does not answer when it is given a lease.
+    pub(crate) is_deaf_to_leases: bool,
     /// It acknowledges, but goes on following what it followed.
     pub(crate) forgets: bool,
     /// It takes endpoints, and goes on routing by those before.
@@ -68,6 +74,8 @@ impl FakeAgent {
             endpoint_puts: Mutex::default(),
             puts: Mutex::default(),
             hints: watch::Sender::default(),
+            leases: watch::Sender::default(),
+            uptime: AtomicU64::new(1),
             behaviour: Mutex::default(),
             logs: Mutex::default(),
         }))
@@ -81,6 +89,7 @@ impl FakeAgent {
         Router::new()
             .route("/assignment", put(assign))
             .route("/endpoints", get(known_endpoints).put(tell_endpoints))
+            .route("/lease", put(lease))
             .route("/hints", put(hint))
             .route("/reports", get(reports))
             .route("/tasks/{id}/logs", get(logs))
@@ -102,6 +111,11 @@ impl FakeAgent {
     /// The hints that it was sent, each time whole.
     pub(crate) fn hints(&self) -> watch::Receiver<Vec<Hints>> {
         self.0.hints.subscribe()
+    }
+
+    /// The leases that it was given.
+    pub(crate) fn leases(&self) -> watch::Receiver<Vec<Lease>> {
+        self.0.leases.subscribe()
     }
 
     /// What it follows.
@@ -157,6 +171,7 @@ impl FakeAgent {
                 .collect(),
             uncounted: false,
             closed_ports: Vec::new(),
+            uptime: Some(self.0.uptime.fetch_add(1, Ordering::Relaxed)).map(Millis),
         }
     }
 }
@@ -212,6 +227,13 @@ async fn tell_endpoints(
 
 async fn hint(State(agent): State<FakeAgent>, axum::Json(hints): axum::Json<Hints>) {
     agent.0.hints.send_modify(|all| all.push(hints));
+}
+
+async fn lease(State(agent): State<FakeAgent>, axum::Json(lease): axum::Json<Lease>) {
+    agent.0.leases.send_modify(|all| all.push(lease));
+    if agent.behaviour().is_deaf_to_leases {
+        std::future::pending::<()>().await;
+    }
 }
 
 async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {

@@ -12,13 +12,13 @@ use tug_api::client::CallError;
 use tug_api::error::chain;
 use tug_api::lines::LineError;
 use tug_api::node::NodeClient;
-use tug_model::NodeId;
 use tug_model::node::NodeInfo;
+use tug_model::{Millis, NodeId};
 
 use super::{Shared, Wake};
 
 /// An agent reports every second; after this long without a report its node counts as not connected.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// One session.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Session {
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error("ask for the reports")]
     Ask(#[source] CallError),
     #[error("read a report")]
@@ -42,6 +42,8 @@ enum Ended {
     Finished,
     #[error("no report for {} s", SILENCE.as_secs())]
     Silent,
+    #[error("it reports, and does not take a lease within {} s", SILENCE.as_secs())]
+    Unanswered,
 }
 
 // === impl Session ===
@@ -50,10 +52,12 @@ impl Session {
     pub(super) async fn run(self) {
         tracing::info!(node = %self.node, "an agent connected");
         let (said, info) = watch::channel(None);
+        let (made, uptime) = watch::channel(None);
         let ended = tokio::select! {
             biased;
             () = self.ending.cancelled() => None,
-            ended = self.read(&said) => Some(ended),
+            ended = self.read(&said, &made) => Some(ended),
+            ended = self.lease(uptime) => Some(ended),
             () = self.keep(info) => None,
             () = self.push() => None,
             () = self.hint() => None,
@@ -66,7 +70,11 @@ impl Session {
         }
     }
 
-    async fn read(&self, said: &watch::Sender<Option<NodeInfo>>) -> Ended {
+    async fn read(
+        &self,
+        said: &watch::Sender<Option<NodeInfo>>,
+        made: &watch::Sender<Option<Millis>>,
+    ) -> Ended {
         let mut reports = match timeout(SILENCE, self.client.reports()).await {
             Err(_) => return Ended::Silent,
             Ok(Err(error)) => return Ended::Ask(error),
@@ -86,7 +94,9 @@ impl Session {
                 }
                 is_new
             });
+            let uptime = report.uptime;
             self.shared.heard(self, report);
+            made.send_replace(uptime);
         }
     }
 }

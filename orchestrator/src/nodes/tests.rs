@@ -1,5 +1,6 @@
 //! Sessions with agents that answer, lag, refuse and fall silent.
 
+use tug_model::lease::Leased;
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
 use tug_model::task::{Desired, Task};
@@ -7,6 +8,7 @@ use tug_model::{ProjectName, ServiceName, Slot, TaskId};
 
 use super::fake::FakeAgent;
 use super::*;
+use crate::plan::Grant;
 use crate::store::{self, Change, Expect, MemoryDisk, State};
 
 struct Bench {
@@ -305,5 +307,76 @@ async fn an_agent_that_does_not_route_by_the_newest_endpoints_has_not_acknowledg
     assert!(observed.acked(&observed.nodes[&node()]) < revision, "and not yet in its routes");
     bench.agent.behave(|it| it.lags = false);
     bench.acked(revision).await;
+    bench.end().await;
+}
+
+// === Leases ===
+
+fn grants(session: u64, may_start: bool) -> Arc<Grants> {
+    let project = ProjectName::parse("shop").unwrap();
+    let id = Task::id_for(&project, &ServiceName::parse("web").unwrap(), Slot(1), Revision(1));
+    let tasks = vec![Leased { id, may_start }];
+    Arc::new(Grants([(node(), Grant { session, tasks })].into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_answered_with_a_lease_that_was_noted_before() {
+    let mut bench = Bench::new().await;
+    let planner = watch::Sender::new(Arc::default());
+    bench.nodes.lease_by(planner.subscribe());
+    bench.connect();
+    let seen = bench.until(|it| it.connected).await;
+    assert_eq!(seen.session, 1);
+    let mut leases = bench.agent.leases();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(leases.borrow_and_update().is_empty(), "the planner has said nothing about it");
+
+    planner.send_replace(grants(1, true));
+    let lease = leases.wait_for(|all| !all.is_empty()).await.unwrap().last().cloned().unwrap();
+    assert_eq!((lease.cluster.as_str(), lease.epoch), ("c1", 1));
+    assert!(lease.tasks[0].may_start);
+    let leased_at = Arc::clone(&bench.observed.borrow_and_update()).leased[&node()];
+    assert!(leased_at >= Timestamp(1_005_000), "{leased_at}");
+    let more = leases.wait_for(|all| all.len() >= 4).await.unwrap().clone();
+    assert!(more.is_sorted_by(|a, b| a.uptime < b.uptime), "each answers a report of its own: {more:?}");
+
+    planner.send_replace(grants(1, false));
+    leases.wait_for(|all| all.last().is_some_and(|lease| !lease.tasks[0].may_start)).await.unwrap();
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_the_planner_has_not_heard_of_gives_out_nothing() {
+    let mut bench = Bench::new().await;
+    let planner = watch::Sender::new(grants(1, true));
+    bench.nodes.lease_by(planner.subscribe());
+    bench.connect();
+    let mut leases = bench.agent.leases();
+    leases.wait_for(|all| !all.is_empty()).await.unwrap();
+    bench.connect();
+    bench.until(|it| it.session == 2).await;
+    let leased_at = bench.observed.borrow().leased[&node()];
+    leases.borrow_and_update();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(!leases.has_changed().unwrap(), "the planner still goes by the first session");
+    assert_eq!(bench.observed.borrow().leased[&node()], leased_at);
+    planner.send_replace(grants(2, true));
+    leases.changed().await.unwrap();
+    bench.nodes.forget(&node());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(bench.observed.borrow().leased.contains_key(&node()), "a removed node may still hold one");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reports_and_takes_no_lease_is_not_connected() {
+    let mut bench = Bench::new().await;
+    let planner = watch::Sender::new(grants(1, true));
+    bench.nodes.lease_by(planner.subscribe());
+    bench.agent.behave(|it| it.is_deaf_to_leases = true);
+    bench.connect();
+    bench.until(|it| it.connected).await;
+    let lost = bench.until(|it| !it.connected).await;
+    assert!(lost.lost_at >= Some(Timestamp(1_003_000)), "{lost:?}");
     bench.end().await;
 }

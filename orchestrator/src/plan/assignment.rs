@@ -36,6 +36,7 @@ fn assigned(task: &Task) -> AssignedTask {
         slot: task.slot,
         template: task.template.clone(),
         desired: task.desired,
+        exclusive: task.exclusive,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What holds for every plan, checked without the planner's own bookkeeping: from the world before and the world after.
 
+mod exclusive;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::{NodeId, TaskId};
@@ -26,6 +28,7 @@ pub fn check(world: &World, plan: &Plan, now: Timestamp) -> Vec<String> {
     }
     placed_well(world, &after, plan, &mut broken);
     nobody_is_given_up_early(world, plan, now, &mut broken);
+    exclusive::never_two(world, plan, now, &mut broken);
     let serving = serving(world);
     let (before_by_service, after_by_service) = (by_service(world), by_service(&after));
     for (project, stored) in &world.projects {
@@ -136,6 +139,7 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         let (Change::Drain(id) | Change::Stop(id)) = &decision.change else { continue };
         let Some(task) = world.tasks.get(id).filter(|task| task.desired == Desired::Run) else { continue };
         let is_replaced = created.contains(&(&task.project, &task.service, task.slot));
+        let is_replaced = is_replaced && !is_overdue(world, task, now);
         let Some(since) = silent_since(&task.node).filter(|_| is_replaced) else { continue };
         let together = world.nodes.keys().filter(|id| silent_since(id) == Some(since)).count();
         let is_active = world.nodes.get(&task.node).is_some_and(|node| node.is_active());
@@ -143,6 +147,18 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         if braked || now < since.plus(world.timing.lost_after) {
             broken.push(format!("{id} is given up too early"));
         }
+    }
+}
+
+/// Whether the task is on a node that should have been empty by now.
+fn is_overdue(world: &World, task: &Task, now: Timestamp) -> bool {
+    let availability = world.nodes.get(&task.node).map(|node| node.availability);
+    match availability {
+        Some(Availability::Drain { at, deadline: Some(deadline) }) => {
+            let at = if at > now { world.since } else { at };
+            now >= at.plus(deadline)
+        }
+        Some(Availability::Drain { deadline: None, .. } | Availability::Active) | None => false,
     }
 }
 
@@ -271,18 +287,6 @@ impl Changed<'_> {
         }
     }
 
-    /// Whether the task is on a node that should have been empty by now.
-    fn is_overdue(&self, task: &Task) -> bool {
-        let availability = self.world.nodes.get(&task.node).map(|node| node.availability);
-        match availability {
-            Some(Availability::Drain { at, deadline: Some(deadline) }) => {
-                let at = if at > self.at { self.world.since } else { at };
-                self.at >= at.plus(deadline)
-            }
-            Some(Availability::Drain { deadline: None, .. } | Availability::Active) | None => false,
-        }
-    }
-
     /// What serves leaves a wanted slot only for another that serves there; stop-first, one at a time, and only while
     /// every task of the newest template serves.
     fn nothing_served_is_lost(&self, broken: &mut Vec<String>) {
@@ -299,7 +303,7 @@ impl Changed<'_> {
                 && self.is_wanted(old.slot)
                 && healthy(&old.id)
                 && !served.contains(&old.slot)
-                && !self.is_overdue(old)
+                && !is_overdue(self.world, old, self.at)
         });
         let lost: Vec<String> = lost.map(|old| old.id.to_string()).collect();
         if lost.is_empty() {

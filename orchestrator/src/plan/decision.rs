@@ -106,6 +106,7 @@ impl Create {
             template: self.hash.clone(),
             desired: Desired::Run,
             created_at: now,
+            exclusive: self.template.exclusive.then_some(revision),
         }
     }
 }

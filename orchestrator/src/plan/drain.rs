@@ -11,6 +11,7 @@ use tug_model::task::Desired;
 
 use super::World;
 use super::decision::Change;
+use super::exclusive;
 use super::fleet::{self, Presence};
 use super::index::{Seen, Standing};
 use super::pass::Pass;
@@ -51,7 +52,7 @@ pub(super) fn advance(pass: &mut Pass<'_>) {
                 }
             }
             Desired::Stop { since } => {
-                if has_gone(pass.world, seen, since) {
+                if has_gone(pass, seen, since) {
                     pass.decide(Change::Forget(seen.task.id.clone()), "it has gone");
                 }
             }
@@ -101,9 +102,10 @@ fn slowest_ack(world: &World) -> Option<Revision> {
 
 /// Whether the container of a stopped task has gone. What the node said before it followed the commit that stopped
 /// the task does not count: the container may have been made since.
-fn has_gone(world: &World, seen: Seen<'_>, since: Revision) -> bool {
+fn has_gone(pass: &mut Pass<'_>, seen: Seen<'_>, since: Revision) -> bool {
+    let world = pass.world;
     if !world.nodes.contains_key(&seen.task.node) {
-        return true;
+        return seen.task.exclusive.is_none() || exclusive::has_ended(pass, seen.task);
     }
     let Some(observed) = world.observed.nodes.get(&seen.task.node) else { return false };
     let Some(report) = &observed.report else { return false };

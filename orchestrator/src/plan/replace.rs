@@ -148,7 +148,8 @@ fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots
         if matches!(old.standing(), Standing::Serving | Standing::Unknown) {
             continue;
         }
-        if (!service.stop_first || old.node.is_out_of_reach())
+        let may_be_beside = old.node.is_out_of_reach() && !service.spec.exclusive;
+        if (!service.stop_first || may_be_beside)
             && let Ok(node) = pass.room.place(pass.world, service, *number, None)
         {
             go(pass, slot, old, &format!("{}, and it does not serve", why(service, &old)));

@@ -11,6 +11,7 @@ use super::World;
 use super::decision::{Obstacle, ObstacleKind};
 use super::depends;
 use super::drain::leave;
+use super::exclusive;
 use super::index::{Seen, SlotTasks};
 use super::pass::Pass;
 use super::wanted::Wanted;
@@ -58,6 +59,11 @@ pub(super) fn fill<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut BT
             slot.pending = true;
             let reasons = Arc::clone(reasons);
             pass.hinder(service, *number, Obstacle { kind: ObstacleKind::Dependency, reasons });
+            continue;
+        }
+        if let Some(obstacle) = exclusive::held(pass, service) {
+            slot.pending = true;
+            pass.hinder(service, *number, obstacle);
             continue;
         }
         // What nobody can stop is not waited for: its successor will be on another node.

@@ -15,6 +15,7 @@ use super::World;
 use super::decision::{Obstacle, ObstacleKind};
 use super::depends;
 use super::drain::leave;
+use super::exclusive;
 use super::fleet::{self, Emptied, Presence};
 use super::index::{Seen, SlotTasks};
 use super::pass::Pass;
@@ -48,6 +49,7 @@ pub(super) fn rescue<'w>(
         let place = match unmet {
             _ if stays => None,
             Some(reasons) => Some(Err((ObstacleKind::Dependency, Arc::clone(reasons)))),
+            None if let Some(held) = exclusive::held(pass, service) => Some(Err((held.kind, held.reasons))),
             None if is_over(&last) && service.stop_first && !last.node.is_out_of_reach() => None,
             None => {
                 let place = pass.room.place(pass.world, service, *number, None);
@@ -88,6 +90,8 @@ fn hold<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, number: Slot, slot: &Slot
     };
     if let Some(reason) = slot.current.iter().chain(&slot.outdated).find_map(reason) {
         pass.hinder(service, number, Obstacle::waiting(reason));
+    } else if let Some(obstacle) = exclusive::explain(pass, service, slot) {
+        pass.hinder(service, number, obstacle);
     }
 }
 

@@ -5,6 +5,7 @@ mod depending;
 mod draining;
 pub(crate) mod draw;
 mod emptying;
+mod exclusive;
 mod fleet;
 mod large;
 mod looking;

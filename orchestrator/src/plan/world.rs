@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use tug_model::lease::OVER_AFTER;
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
@@ -44,6 +45,8 @@ pub struct World {
     pub since: Timestamp,
     /// When what is concluded.
     pub timing: Timing,
+    /// How often the store went back in time, counted from 1.
+    pub epoch: u64,
 }
 
 /// How long what must last before something is concluded from it.
@@ -62,6 +65,8 @@ pub struct Observed {
     pub nodes: OrdMap<NodeId, Arc<NodeObserved>>,
     /// The newest store revision of which it is known whom it concerns.
     pub level: Revision,
+    /// When each node was last given a lease, whether it got it or not. It outlives the node's removal.
+    pub leased: OrdMap<NodeId, Timestamp>,
 }
 
 /// What is known of one node.
@@ -69,6 +74,8 @@ pub struct Observed {
 pub struct NodeObserved {
     /// Its agent is connected and reports. While it is not, nothing is concluded from what it said last.
     pub connected: bool,
+    /// The session that said so; 0: none has.
+    pub session: u64,
     /// Its newest report; `None`: none since the orchestrator started.
     pub report: Option<Arc<Report>>,
     /// When that came.
@@ -140,6 +147,13 @@ impl World {
     /// The service as it is wanted; `None` when it is not.
     pub fn service(&self, project: &ProjectName, service: &ServiceName) -> Option<&Service> {
         self.projects.get(project)?.spec.services.get(service)
+    }
+
+    /// When nothing runs any more under the leases that a node has been given, unless it is given another one. Who gave
+    /// leases out before us, we do not know.
+    pub fn leases_end(&self, node: &NodeId) -> Timestamp {
+        let last = self.observed.leased.get(node).copied().unwrap_or_default();
+        last.max(self.since).plus(OVER_AFTER)
     }
 
     /// The world after a plan for it was committed at `now`: the store's next revision, nothing new observed.

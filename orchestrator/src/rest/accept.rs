@@ -8,6 +8,7 @@ use tug_api::{ApiError, Code};
 use tug_model::event::{Event, EventKind};
 use tug_model::project::{SourceFile, StoredProject};
 use tug_model::spec::deploy::Mode;
+use tug_model::spec::rule;
 use tug_model::{ProjectName, Revision, ServiceName, Timestamp, spec};
 
 use super::authorise::Who;
@@ -81,6 +82,11 @@ pub(super) fn scale(
             Some(_) if *wanted > Mode::MOST_REPLICAS => {
                 let message = format!("{wanted} replicas are too many: use 0 to {}", Mode::MOST_REPLICAS);
                 errors.push(ApiError::new(Code::Invalid, message).field(field));
+            }
+            Some(found) if found.exclusive && *wanted > 1 => {
+                let message = rule::exclusive(Mode::Replicated(*wanted)).err().unwrap_or_default();
+                let hint = "take `x-exclusive` out of the manifest first, if several may run at once";
+                errors.push(ApiError::new(Code::Invalid, message).field(field).hint(hint));
             }
             Some(found) => match found.deploy.mode {
                 Mode::Global => {

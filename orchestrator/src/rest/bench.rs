@@ -125,6 +125,7 @@ impl Bench {
             template: template.hash(),
             desired: Desired::Run,
             created_at: Timestamp(1),
+            exclusive: None,
         };
         let id = task.id.clone();
         let changes = vec![Change::template(template), Change::PutTask(Arc::new(task))];

@@ -58,6 +58,8 @@ pub enum Behaviour {
     Crash,
     /// `job:…` ends with code 0 after a second.
     Job,
+    /// `stubborn:…` runs and serves, and does not end before it is killed.
+    Stubborn,
     /// `missing:…` is in no registry.
     Missing,
 }
@@ -72,6 +74,7 @@ impl Behaviour {
             Some("sick") => Self::Sick,
             Some("crash") => Self::Crash,
             Some("job") => Self::Job,
+            Some("stubborn") => Self::Stubborn,
             Some("missing") => Self::Missing,
             _ => Self::Good,
         }
@@ -82,14 +85,14 @@ impl Behaviour {
         match self {
             Self::Crash => Some((Duration::from_millis(500), 1)),
             Self::Job => Some((Duration::from_secs(1), 0)),
-            Self::Good | Self::Slow | Self::Sick | Self::Missing => None,
+            Self::Good | Self::Slow | Self::Sick | Self::Stubborn | Self::Missing => None,
         }
     }
 
     /// Whether it serves after running for `time`.
     pub fn serves_after(self, time: Duration) -> bool {
         match self {
-            Self::Good | Self::Crash | Self::Job => true,
+            Self::Good | Self::Crash | Self::Job | Self::Stubborn => true,
             Self::Slow => time >= Duration::from_secs(3),
             Self::Sick | Self::Missing => false,
         }

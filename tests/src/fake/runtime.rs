@@ -184,6 +184,7 @@ impl Runtime for Engine {
                     }
                 })
                 .await;
+            self.witness(id);
             // The process lives even if the reply is lost.
             if let Some((start, behaviour)) = begun {
                 self.live(id, start, behaviour);
@@ -193,14 +194,24 @@ impl Runtime for Engine {
         })
     }
 
-    fn stop<'a>(&'a self, id: &'a ContainerId, _grace: Millis) -> Answer<'a, ()> {
-        self.kill(id, Some("SIGTERM"))
+    fn stop<'a>(&'a self, id: &'a ContainerId, grace: Millis) -> Answer<'a, ()> {
+        let is_stubborn =
+            |container: &Container| container.is_running() && container.behaviour() == Behaviour::Stubborn;
+        boxed(async move {
+            if self.lock().containers.get(id).is_some_and(is_stubborn) {
+                let end = Millis(self.clock.uptime().0.saturating_add(grace.0));
+                tokio::time::sleep_until(self.clock.when_up_for(end)).await;
+            }
+            self.kill(id, Some("SIGTERM")).await
+        })
     }
 
     fn kill<'a>(&'a self, id: &'a ContainerId, _signal: Option<&'a str>) -> Answer<'a, ()> {
         boxed(async move {
             let now = self.clock.now();
-            match self.on(Operation::Stop, id, |container| container.end(143, now)).await {
+            let stopped = self.on(Operation::Stop, id, |container| container.end(143, now)).await;
+            self.witness(id);
+            match stopped {
                 Ok(ended) => {
                     if ended {
                         self.emit(id, EventKind::Died);
@@ -220,7 +231,9 @@ impl Runtime for Engine {
     fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {
         boxed(async move {
             let now = self.clock.now();
-            match self.on(Operation::Remove, id, |container| container.end(137, now)).await {
+            let removed = self.on(Operation::Remove, id, |container| container.end(137, now)).await;
+            self.witness(id);
+            match removed {
                 Ok(_) => {
                     self.lock().containers.remove(id);
                     self.emit(id, EventKind::Removed);

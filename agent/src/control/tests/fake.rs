@@ -335,6 +335,9 @@ impl Runtime for Engine {
 
     fn kill<'a>(&'a self, id: &'a ContainerId, _: Option<&'a str>) -> Answer<'a, ()> {
         Box::pin(async move {
+            self.check_up(Operation::Kill)?;
+            let name = self.lock().containers.get(id).map(|it| it.found.name.clone());
+            self.note(format!("kill {}", name.unwrap_or_default()));
             self.lock().end(id, 137);
             Ok(())
         })

@@ -55,7 +55,7 @@ impl Node {
                 let now = self.now;
                 self.change(container, |found| found.state = State::Running { started_at: now });
             }
-            Step::Stop { container, .. } => {
+            Step::Stop { container, .. } | Step::Halt { container, .. } => {
                 let finished_at = self.now;
                 self.change(container, |found| {
                     found.state = State::Exited { code: 0, out_of_memory: false, finished_at };
@@ -179,7 +179,7 @@ proptest! {
         for step in node.plan(&orders).steps {
             let touched = match &step {
                 Step::Start { container, .. } | Step::Unpause { container, .. }
-                | Step::Stop { container, .. } | Step::Remove { container, .. } => Some(container),
+                | Step::Stop { container, .. } | Step::Halt { container, .. } | Step::Remove { container, .. } => Some(container),
                 Step::Fetch(_) | Step::EnsureNetwork { .. } | Step::EnsureVolume { .. }
                 | Step::Create { .. } | Step::RemoveNetwork { .. } => None,
             };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tug_model::assignment::{AssignedTask, Assignment, Resources};
 use tug_model::endpoints::{Endpoints, NodeEndpoints, ServiceEndpoints, Stamp};
 use tug_model::project::ServiceRef;
+use tug_model::lease::FencingNumber;
 use tug_model::spec::container::{Attachment, Container, Mount, MountSource};
 use tug_model::spec::resource::{Network, Volume};
 use tug_model::spec::service::{Port, PortMode, Probe, Protocol, Restart};
@@ -47,6 +48,7 @@ pub(crate) fn template() -> Template {
         probe: None,
         host_ports: Vec::new(),
         exposed: vec![80],
+        exclusive: false,
         restarts_asked: 0,
         needs: tug_model::task::Needs::default(),
     }
@@ -87,6 +89,7 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         slot: Slot(*number),
         template: template.hash(),
         desired: *desired,
+        exclusive: template.exclusive.then_some(Revision(1)),
     });
     Assignment {
         cluster: CLUSTER.to_owned(),
@@ -160,6 +163,7 @@ pub(crate) fn found(number: u32, template: &Template, state: State) -> Found {
             service: web(),
             slot: Slot(number),
             template: template.hash(),
+            fencing: template.exclusive.then(|| FencingNumber::of(Revision(1), 1)),
         },
         state,
         health: EngineHealth::None,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as LabelError;
 use tokio::time::Instant;
+use tug_model::lease::FencingNumber;
 use tug_model::quantity::{Slot, Timestamp};
 use tug_model::task::TemplateHash;
 use tug_model::{NodeId, ProjectName, ServiceName, TaskId};
@@ -154,6 +155,10 @@ pub(super) fn identity(labels: &HashMap<String, String>) -> Result<Identity, Str
         service: parsed(ServiceName::parse(get(label::SERVICE)?))?,
         slot: Slot(parsed(get(label::SLOT)?.parse())?),
         template: parsed::<_, LabelError>(TemplateHash::deserialize(template))?,
+        fencing: match labels.get(label::FENCING) {
+            Some(number) => Some(FencingNumber(parsed(number.parse())?)),
+            None => None,
+        },
     })
 }
 

@@ -23,6 +23,7 @@ fn request(change: impl FnOnce(&mut Template)) -> ContainerRequest {
         probe: None,
         host_ports: Vec::new(),
         exposed: Vec::new(),
+        exclusive: false,
         restarts_asked: 0,
         needs: tug_model::task::Needs::default(),
     };
@@ -38,6 +39,7 @@ fn request(change: impl FnOnce(&mut Template)) -> ContainerRequest {
             service: ServiceName::parse("web").unwrap(),
             slot: Slot(1),
             template: serde_json::from_value::<TemplateHash>(json!("0123456789abcdef")).unwrap(),
+            fencing: None,
         },
         template: Arc::new(template),
         resources: Arc::new(Resources {

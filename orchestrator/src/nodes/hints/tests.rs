@@ -59,6 +59,7 @@ impl Bench {
             template: template.hash(),
             desired: Desired::Run,
             created_at: Timestamp(1),
+            exclusive: None,
         };
         let project = StoredProject {
             spec,

@@ -12,10 +12,11 @@ use crate::plan::fleet::Emptied;
 type Filter = fn(&Ask<'_, '_>) -> Result<(), String>;
 
 /// In the order in which people want to hear of them.
-pub(super) const FILTERS: [Filter; 11] = [
+pub(super) const FILTERS: [Filter; 12] = [
     is_connected,
     is_active,
     obeys,
+    keeps_leases,
     engine_is_up,
     has_platform,
     meets_constraints,
@@ -52,6 +53,15 @@ fn obeys(ask: &Ask<'_, '_>) -> Result<(), String> {
         Some(deaf) => Err(format!("does not take its assignment ({})", deaf.reason)),
         None => Ok(()),
     }
+}
+
+/// An agent that knows no leases would run an exclusive task without one.
+fn keeps_leases(ask: &Ask<'_, '_>) -> Result<(), String> {
+    let report = ask.room.observed.and_then(|observed| observed.report.as_ref());
+    if ask.service.spec.exclusive && report.is_some_and(|report| report.uptime.is_none()) {
+        return Err("its agent is of a version that knows no `x-exclusive`".to_owned());
+    }
+    Ok(())
 }
 
 fn engine_is_up(ask: &Ask<'_, '_>) -> Result<(), String> {

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! since 5000
+//! epoch 2
+//! leased n4 99000
 //! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
+//! node n3 leased=99000 older
 //! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
 //! home shop_data n1
-//! service shop/web x3 v2 port=8080:80 host=53:53 volume kept spread=node.labels.zone after=db:healthy mem=100 cpu=1 max=1 only=node.id==n1
+//! service shop/web x3 v2 exclusive port=8080:80 host=53:53 volume kept spread=node.labels.zone after=db:healthy mem=100 cpu=1 max=1 only=node.id==n1
 //! service shop/agent global restart=never platform=linux/arm64 grace=5000 expose=80 optional=db:started
 //! was shop/old port=8080:80
 //! task shop.web.1.5 n1 v1 healthy drain=9@95000 c=2 r=3
@@ -68,6 +71,7 @@ struct Drawing {
     shapes: BTreeMap<(ProjectName, ServiceName), Service>,
     world: World,
     nodes: BTreeMap<NodeId, NodeObserved>,
+    leased: BTreeMap<NodeId, Timestamp>,
 }
 
 fn words(line: &str) -> Vec<&str> {
@@ -97,6 +101,10 @@ impl Drawing {
                 }
             }
             Some("since") => self.since = Some(Timestamp(number(words[0]))),
+            Some("leased") => {
+                self.leased.insert(node_id(words[0]), Timestamp(number(words[1])));
+            }
+            Some("epoch") => self.world.epoch = number(words[0]),
             Some("home") => {
                 let nodes = words[1..].iter().map(|node| node_id(node)).collect();
                 self.world.homes.insert(words[0].into(), nodes);
@@ -118,6 +126,7 @@ impl Drawing {
             Following { cluster: "c".into(), epoch: 1, generation: REVISION, endpoints: REVISION };
         let mut engine = Engine::Up;
         let (mut has_reported, mut uncounted) = (true, false);
+        let mut uptime = Some(Millis(50_000));
         let (mut role, mut availability) = <(Role, Availability)>::default();
         for word in &words[1..] {
             match word.split_once('=') {
@@ -141,6 +150,9 @@ impl Drawing {
                 Some(("deaf", at)) => {
                     seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
                 }
+                Some(("leased", at)) => {
+                    self.leased.insert(id.clone(), Timestamp(number(at)));
+                }
                 Some(("arch", value)) => info.arch = value.into(),
                 Some(("acked", value)) => seen.acked = Revision(number(value)),
                 Some(("follows", value)) => following.generation = Revision(number(value)),
@@ -153,13 +165,16 @@ impl Drawing {
                     "awaited" => (seen.connected, has_reported) = (false, false),
                     "silent" => has_reported = false,
                     "uncounted" => uncounted = true,
+                    "older" => uptime = None,
                     "enginedown" => engine = Engine::Down { reason: "refused".into(), age: Millis(1) },
                     other => panic!("{other}"),
                 },
             }
         }
         let (tasks, closed_ports) = <_>::default();
-        let report = Report { info: info.clone(), following, engine, tasks, uncounted, closed_ports };
+        let info_of_report = info.clone();
+        let report =
+            Report { info: info_of_report, following, engine, tasks, uncounted, closed_ports, uptime };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
         let node = Node { role, availability, ..Node::new(id.clone(), info, Timestamp(0)) };
@@ -186,12 +201,14 @@ impl Drawing {
             template: template.hash(),
             desired: Desired::Run,
             created_at: Timestamp(number::<u64>(parts[3]) * 1000),
+            exclusive: shape.exclusive.then(|| Revision(number(parts[3]))),
         };
         let (mut connections, mut restarts) = (0, 0);
         for word in &words[4..] {
             match word.split_once('=').unwrap() {
                 ("c", value) => connections = number(value),
                 ("r", value) => restarts = number(value),
+                ("lease", "none") => task.exclusive = None,
                 ("stop", value) => task.desired = Desired::Stop { since: Revision(number(value)) },
                 ("drain", value) => {
                     let (since, at) = value.split_once('@').unwrap();
@@ -218,7 +235,8 @@ impl Drawing {
             }
         }
         let nodes = self.nodes.into_iter().map(|(id, seen)| (id, Arc::new(seen))).collect();
-        self.world.observed = Arc::new(Observed { nodes, ..Observed::default() });
+        let leased = self.leased.into_iter().collect();
+        self.world.observed = Arc::new(Observed { nodes, leased, ..Observed::default() });
         self.world.revision = REVISION;
         self.world.since = self.since.unwrap_or(NOW);
         self.world.projects =
@@ -257,6 +275,7 @@ pub(crate) fn service(words: &[&str]) -> Service {
             Some((key, value)) => set(&mut service, key, value),
             None => match *word {
                 "global" => service.deploy.mode = Mode::Global,
+                "exclusive" => service.exclusive = true,
                 "volume" | "kept" => {
                     let name = VolumeName::parse(if *word == "kept" { "kept" } else { "data" }).unwrap();
                     let source = MountSource::Volume { name, nocopy: false, subpath: None };

@@ -108,12 +108,14 @@ impl Fleet {
                 tasks: tasks.collect(),
                 uncounted: false,
                 closed_ports: vec![],
+                uptime: Some(tug_model::Millis(self.now.0)),
             };
             let (report, acked) = (Some(Arc::new(report)), machine.follows);
             let known = observed.nodes.get(node).map(|seen| (seen.lost_at, seen.losses.clone()));
             let (lost_at, losses) = known.unwrap_or_default();
             let seen = NodeObserved {
                 connected: true,
+                session: 1,
                 report,
                 received_at: self.now,
                 lost_at,
@@ -123,6 +125,7 @@ impl Fleet {
                 deaf: None,
             };
             observed.nodes.insert(node.clone(), Arc::new(seen));
+            observed.leased.insert(node.clone(), self.now);
         }
         self.world.observed = Arc::new(observed);
     }

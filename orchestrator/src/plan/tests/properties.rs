@@ -56,9 +56,12 @@ const SERVICES: [&str; 3] = ["api", "db", "web"];
 
 impl Shape {
     fn apply(&self, world: &mut World, name: &str) {
-        let (version, replicas) = (format!("v{}", self.version), format!("x{}", self.replicas));
+        // What an exclusive service may not have is refused where it is accepted.
+        let is_exclusive = self.extras.contains(&"exclusive");
+        let most = if is_exclusive { 1 } else { u32::MAX };
+        let (version, replicas) = (format!("v{}", self.version), format!("x{}", self.replicas.min(most)));
         let mut words = vec![version.as_str(), replicas.as_str()];
-        words.extend(&self.extras);
+        words.extend(self.extras.iter().filter(|word| !is_exclusive || **word != "global"));
         let project = project_name("shop");
         let mut spec = world.projects.get(&project).map_or_else(
             || draw("project shop").projects.get(&project).unwrap().spec.clone(),
@@ -127,6 +130,7 @@ fn shape() -> impl Strategy<Value = Shape> {
             "only=node.labels.disk!=hdd",
             "spread=node.labels.disk",
             "kept",
+            "exclusive",
         ],
         0..=3,
     );

@@ -107,3 +107,25 @@ fn the_next_look_is_later() {
     let plan = Plan { wake_at: Some(Timestamp(NOW.0)), ..Plan::default() };
     assert_eq!(broken(&world, &plan, NOW), ["the plan is to be made again at once"]);
 }
+
+#[test]
+fn nothing_exclusive_is_created_beside_what_may_run() {
+    let silent = "
+        since 5000
+        node n1 lost=87000 leased=86900
+        node n2
+        service shop/db exclusive
+        task shop.db.1.5 n1 v1 healthy";
+    let replace = |w: &World| vec![stop("shop.db.1.5"), create(w, "db", 1, "n2")];
+    check(silent, replace, "which may run");
+    check(&silent.replace("leased=86900", "leased=86000 enginedown=1"), replace, "which may run");
+    check(&silent.replace("since 5000", "since 86001"), replace, "which may run");
+    let removed = silent.replace("node n1 lost=87000 leased=86900", "leased n1 86900");
+    check(&removed, replace, "which may run");
+    let forget = |_: &World| vec![Change::Forget(TaskId::parse("shop.db.1.5").unwrap())];
+    check(&removed.replace("v1 healthy", "v1 unseen stop=9"), forget, "which may run");
+    let gone = silent.replace("leased=86900", "leased=86000");
+    let world = draw(&gone);
+    let sound = plan(&world, NOW);
+    assert!(!sound.decisions.is_empty() && broken(&world, &sound, NOW).is_empty());
+}

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use tug_model::ServiceName;
+use tug_model::lease::FencingNumber;
 use tug_model::spec::Project;
 use tug_model::spec::deploy::{Mode, Reservations};
 use tug_model::spec::rule;
@@ -19,6 +20,13 @@ pub(super) fn check(service: &Service, at: &str, findings: &mut Findings) {
     }
     if let Mode::Replicated(replicas) = service.deploy.mode {
         findings.range(format!("{at}.deploy.mode.replicated"), &replicas, &rule::REPLICAS);
+    }
+    if service.exclusive {
+        findings.rule(format!("{at}.exclusive"), rule::exclusive(service.deploy.mode));
+        if service.container.environment.contains_key(FencingNumber::VARIABLE) {
+            let field = format!("{at}.container.environment.{}", FencingNumber::VARIABLE);
+            findings.add(field, "an exclusive service is given this variable at each start");
+        }
     }
     labels(&service.deploy.labels, &format!("{at}.deploy.labels"), findings);
     if service.deploy.placement.max_replicas_per_node == Some(0) {

@@ -101,6 +101,7 @@ pub(super) fn template(image: &str) -> Template {
         probe: None,
         host_ports: Vec::new(),
         exposed: Vec::new(),
+        exclusive: false,
         restarts_asked: 0,
         needs: tug_model::task::Needs::default(),
     }
@@ -116,6 +117,7 @@ pub(super) fn task(id: &str, image: &str, desired: Desired) -> Change {
         template: template(image).hash(),
         desired,
         created_at: Timestamp(7),
+        exclusive: None,
     }))
 }
 

@@ -119,6 +119,7 @@ fn reported(world: &World) -> World {
             tasks: tasks.remove(node).unwrap_or_default(),
             uncounted: false,
             closed_ports: Vec::new(),
+            uptime: None,
         };
         let observed = NodeObserved {
             connected: true,
