@@ -16,8 +16,9 @@ use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
 use crate::health::Prober;
-use crate::http;
+use crate::http::{self, Asked};
 use crate::identity::{self, Keeper, Member};
+use crate::image::Images;
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
 use crate::peer::{self, Peers};
@@ -72,6 +73,7 @@ pub struct Agent {
     ledger: Arc<Ledger>,
     lock: Lock,
     control: Control,
+    images: Arc<Images>,
     balancer: Option<Balancer>,
     balancer_handle: BalancerHandle,
     link: Option<link::Link>,
@@ -187,15 +189,18 @@ impl Agent {
         let keeper = keeper.transpose()?;
         let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
         let (local_sender, local) = watch::channel(None);
-        // What other agents may ask is not known yet; each request says by whose certificate it comes.
-        let peers =
-            config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), Router::new()));
+        let runtime = Arc::clone(&config.runtime);
+        let images = Arc::new(Images::new(runtime, member.clone(), config.state_dir.join("images")));
+        let router = images.router();
+        let peers = config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), router));
         let (peers, address) = peers.unzip();
         let (balancer, balancer_handle) =
             Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let runtime = Arc::clone(&config.runtime);
-        let router = http::router(Arc::clone(&follower), runtime, snapshots, balancer_handle.clone());
+        let asked =
+            Asked { follower: Arc::clone(&follower), balancer: balancer_handle.clone(), images: Arc::clone(&images) };
+        let router = http::router(asked, runtime, snapshots);
         let control = Control::new(Parts {
             runtime: config.runtime,
             prober: config.prober,
@@ -206,6 +211,7 @@ impl Agent {
             table,
             snapshot,
             machine: Machine { hostname: config.hostname, labels: config.labels, address },
+            images: Arc::clone(&images),
             configs: config.state_dir.join("configs"),
             private,
             concurrency: config.concurrency,
@@ -224,7 +230,7 @@ impl Agent {
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
         let balancer = runs_balancer.then_some(balancer);
-        Ok((Self { ledger, lock, control, balancer, balancer_handle, link, keeper }, handle))
+        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
@@ -260,7 +266,8 @@ impl Agent {
             let _ended_before = drained.run_until_cancelled(relief).await;
             drained.cancelled().await;
         };
-        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper));
+        let images = self.images.run(stop.clone());
+        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), images);
     }
 }
 

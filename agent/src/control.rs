@@ -15,7 +15,7 @@ mod report;
 mod routing;
 mod sight;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod work;
 
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ use tug_model::report::{Following, Phase};
 use tug_model::{TaskId, Timestamp};
 
 use crate::health::{Checkups, Prober, Run};
+use crate::image::Images;
 use crate::ledger::Ledger;
 use crate::plan::{self, Memory, Orders, Serving, View};
 use crate::proxy::BalancerHandle;
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) table: watch::Sender<Arc<Table>>,
     pub(crate) snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) machine: Machine,
+    /// Images that other nodes have.
+    pub(crate) images: Arc<Images>,
     /// Where config files lie.
     pub(crate) configs: PathBuf,
     /// The folder of which no container may be shown anything, by its real path.
@@ -129,6 +132,7 @@ impl Control {
             engine: tokio::sync::Semaphore::new(parts.concurrency.max(1)),
             configs: configs::ConfigFiles::new(parts.configs),
             private: private::Private::new(parts.private),
+            images: parts.images,
             notes: notes_sender,
         };
         let now = Instant::now();

@@ -15,24 +15,33 @@ use futures_util::stream;
 use http::StatusCode;
 use tokio::sync::watch;
 use tug_api::error::chain;
+use tug_api::image::Shape;
 use tug_api::{ApiError, Code, lines};
-use tug_model::TaskId;
 use tug_model::assignment::{Assignment, Hints};
+use tug_model::{Digest, TaskId};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
+use crate::image::Images;
 use crate::proxy::BalancerHandle;
 use crate::runtime::{ContainerId, Runtime};
 
 /// How everything stands, now and from now on.
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
+/// Whom the requests are for.
+#[derive(Clone)]
+pub(crate) struct Asked {
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) balancer: BalancerHandle,
+    pub(crate) images: Arc<Images>,
+}
+
 /// What the handlers share.
 #[derive(Clone)]
 struct Shared {
-    follower: Arc<Follower>,
+    asked: Asked,
     runtime: Arc<dyn Runtime>,
     snapshots: Snapshots,
-    balancer: BalancerHandle,
     samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
 }
 
@@ -40,12 +49,7 @@ struct Shared {
 const LARGEST: usize = 256 << 20;
 
 /// The agent's router.
-pub(crate) fn router(
-    follower: Arc<Follower>,
-    runtime: Arc<dyn Runtime>,
-    snapshots: Snapshots,
-    balancer: BalancerHandle,
-) -> Router {
+pub(crate) fn router(asked: Asked, runtime: Arc<dyn Runtime>, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
         .route("/hints", put(hints))
@@ -53,13 +57,15 @@ pub(crate) fn router(
         .route("/tasks/{id}/logs", get(logs::logs))
         .route("/tasks/{id}/exec", post(exec::exec))
         .route("/usage", get(usage::usage))
+        .route("/images", put(exchange))
+        .route("/images/{id}", get(image))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .with_state(Shared { follower, runtime, snapshots, balancer, samples: Arc::default() })
+        .with_state(Shared { asked, runtime, snapshots, samples: Arc::default() })
 }
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let assignment: Assignment = body(request).await?;
-    match shared.follower.accept(assignment) {
+    match shared.asked.follower.accept(assignment) {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ Rejection::Refused(_)) => {
             tracing::warn!(reason = chain(&error), "an assignment is refused");
@@ -76,8 +82,20 @@ async fn assignment(State(shared): State<Shared>, request: Request) -> Result<St
 /// Whom the balancer tries last.
 async fn hints(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let hints: Hints = body(request).await?;
-    shared.balancer.set_hints(hints);
+    shared.asked.balancer.set_hints(hints);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which images travel.
+async fn exchange(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
+    shared.asked.images.tell(body(request).await?);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether an image is here.
+async fn image(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Shape>, ApiError> {
+    let image = Digest::parse(&id).map_err(|error| ApiError::new(Code::BadRequest, error.to_string()))?;
+    shared.asked.images.shape(&image).await.map(Json)
 }
 
 /// The newest report, then every one that follows; those that come while nobody reads are skipped.

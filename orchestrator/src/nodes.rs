@@ -15,6 +15,7 @@
 #[cfg(test)]
 pub(crate) mod fake;
 mod hints;
+mod images;
 mod keep;
 mod push;
 mod session;
@@ -169,6 +170,7 @@ impl Publisher {
     pub async fn run(self, stop: CancellationToken) {
         let shared = &self.0;
         shared.sessions.spawn(hints::keep(Arc::clone(shared)));
+        shared.sessions.spawn(images::keep(Arc::clone(shared)));
         loop {
             tokio::select! {
                 biased;

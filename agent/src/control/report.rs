@@ -126,6 +126,7 @@ impl Control {
             tasks: tasks.collect(),
             uncounted: self.uncounted,
             closed_ports: self.balancer.closed_ports(),
+            lacks: self.tools.images.lacks(),
         };
         let view = View { orders, found: self.sight.found(), memory: &self.memory, now };
         let containers = self.phases.keys().filter_map(|task| {

@@ -2,7 +2,7 @@
 
 mod conversations;
 mod engine;
-mod fake;
+pub(crate) mod fake;
 mod routing;
 mod takeover;
 

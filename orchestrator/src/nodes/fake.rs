@@ -1,6 +1,6 @@
 //! An agent for tests: it obeys at once, and everything it is told to run is healthy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -131,6 +131,7 @@ impl FakeAgent {
                 })
                 .collect(),
             uncounted: false,
+            lacks: BTreeSet::new(),
             closed_ports: Vec::new(),
         }
     }

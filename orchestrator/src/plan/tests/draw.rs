@@ -157,8 +157,8 @@ impl Drawing {
                 },
             }
         }
-        let (tasks, closed_ports) = <_>::default();
-        let report = Report { info: info.clone(), following, engine, tasks, uncounted, closed_ports };
+        let (tasks, closed_ports, lacks) = <_>::default();
+        let report = Report { info: info.clone(), following, engine, tasks, uncounted, closed_ports, lacks };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
         let node = Node { role, availability, ..Node::new(id.clone(), info, Timestamp(0)) };
