@@ -132,6 +132,13 @@ impl Config {
         Ok(Ledger::open(state_dir)?.node_before_lock(wanted, hostname)?)
     }
 
+    /// What keeps the node's identity, if it has an orchestrator to show it to.
+    fn keeper(&self, node: &NodeId) -> Result<Option<Keeper>, OpenError> {
+        let Some(server) = &self.server else { return Ok(None) };
+        let folder = identity::Folder::of(&self.state_dir);
+        Ok(Some(Keeper::open(folder, server.way(), node.clone(), self.clock, self.seed)?))
+    }
+
     /// The name of this machine.
     pub fn local_hostname() -> String {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -178,15 +185,11 @@ impl Agent {
         let private = folder::prepare(&config.private)?;
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
         let lock = lock(&ledger).await?;
-        let node = ledger.node(config.node, &config.hostname)?;
+        let node = ledger.node(config.node.clone(), &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
         let runs_balancer = config.balancer.is_some();
-        let keeper = config.server.as_ref().map(|server| {
-            let folder = identity::Folder::of(&config.state_dir);
-            Keeper::open(folder, server.way(), node.clone(), config.clock, config.seed)
-        });
-        let keeper = keeper.transpose()?;
+        let keeper = config.keeper(&node)?;
         let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
         let (local_sender, local) = watch::channel(None);
         let runtime = Arc::clone(&config.runtime);
@@ -197,10 +200,13 @@ impl Agent {
         let (balancer, balancer_handle) =
             Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
-        let runtime = Arc::clone(&config.runtime);
-        let asked =
-            Asked { follower: Arc::clone(&follower), balancer: balancer_handle.clone(), images: Arc::clone(&images) };
-        let router = http::router(asked, runtime, snapshots);
+        let asked = Asked {
+            follower: Arc::clone(&follower),
+            runtime: Arc::clone(&config.runtime),
+            balancer: balancer_handle.clone(),
+            images: Arc::clone(&images),
+        };
+        let router = http::router(asked, snapshots);
         let control = Control::new(Parts {
             runtime: config.runtime,
             prober: config.prober,

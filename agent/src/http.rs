@@ -32,6 +32,7 @@ type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) follower: Arc<Follower>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) balancer: BalancerHandle,
     pub(crate) images: Arc<Images>,
 }
@@ -40,7 +41,6 @@ pub(crate) struct Asked {
 #[derive(Clone)]
 struct Shared {
     asked: Asked,
-    runtime: Arc<dyn Runtime>,
     snapshots: Snapshots,
     samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
 }
@@ -49,7 +49,7 @@ struct Shared {
 const LARGEST: usize = 256 << 20;
 
 /// The agent's router.
-pub(crate) fn router(asked: Asked, runtime: Arc<dyn Runtime>, snapshots: Snapshots) -> Router {
+pub(crate) fn router(asked: Asked, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
         .route("/hints", put(hints))
@@ -60,7 +60,7 @@ pub(crate) fn router(asked: Asked, runtime: Arc<dyn Runtime>, snapshots: Snapsho
         .route("/images", put(exchange))
         .route("/images/{id}", get(image))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .with_state(Shared { asked, runtime, snapshots, samples: Arc::default() })
+        .with_state(Shared { asked, snapshots, samples: Arc::default() })
 }
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {

@@ -125,12 +125,7 @@ impl ImageClient {
     }
 
     /// The bytes of a part, from the one at `from` on.
-    pub async fn part(
-        &self,
-        image: &Digest,
-        part: &Digest,
-        from: u64,
-    ) -> Result<Response<Body>, CallError> {
+    pub async fn part(&self, image: &Digest, part: &Digest, from: u64) -> Result<Response<Body>, CallError> {
         call(&self.channel, get(&format!("/images/{image}/parts/{part}"), from)).await
     }
 }

@@ -3,6 +3,7 @@
 mod conversations;
 mod engine;
 pub(crate) mod fake;
+mod images;
 mod routing;
 mod takeover;
 

@@ -154,21 +154,12 @@ pub(super) fn pack(
     queue
 }
 
-fn write(
-    image: &Digest,
-    layers: &[Digest],
-    base: usize,
-    spool: &Spool,
-    to: impl Write,
-) -> io::Result<()> {
+fn write(image: &Digest, layers: &[Digest], base: usize, spool: &Spool, to: impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(io::BufWriter::with_capacity(PIECE, to));
     let config = format!("{}.json", image.hex());
     let path = |layer: &Digest| format!("{}/layer.tar", layer.hex());
-    let manifest = [Manifest {
-        config: config.clone(),
-        repo_tags: None,
-        layers: layers.iter().map(path).collect(),
-    }];
+    let manifest =
+        [Manifest { config: config.clone(), repo_tags: None, layers: layers.iter().map(path).collect() }];
     let manifest = serde_json::to_vec(&manifest).map_err(io::Error::other)?;
     append(&mut archive, "manifest.json", manifest.len() as u64, manifest.as_slice())?;
     let mut parts = vec![(image, config)];

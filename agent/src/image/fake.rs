@@ -71,7 +71,7 @@ impl Image {
                     tar.append_link(&mut header, &path, format!("../{other}")).unwrap();
                 }
             }
-            first.entry(layer.clone()).or_insert(path.clone());
+            first.entry(layer.clone()).or_insert_with(|| path.clone());
             listed.push(path);
         }
         let manifest = json!([{ "Config": format!("{}.json", self.id().hex()), "Layers": listed }]);
@@ -160,10 +160,9 @@ impl Store {
 
 impl ImageStore for Store {
     fn shape<'a>(&'a self, image: &'a Digest) -> Answer<'a, Option<Shape>> {
-        let shape = self.get(image).map(|image| Shape {
-            layers: image.digests(),
-            size: tug_model::Bytes(image.size()),
-        });
+        let shape = self
+            .get(image)
+            .map(|image| Shape { layers: image.digests(), size: tug_model::Bytes(image.size()) });
         Box::pin(std::future::ready(Ok(shape)))
     }
 
@@ -186,7 +185,8 @@ impl ImageStore for Store {
     fn load(&self, archive: Archive) -> Answer<'_, ()> {
         Box::pin(async move {
             let failed = |reason| RuntimeError::new(Operation::Load, "an image", Cause::Failed(reason));
-            let pieces: Vec<Bytes> = archive.try_collect().await.map_err(|error| failed(error.to_string()))?;
+            let pieces: Vec<Bytes> =
+                archive.try_collect().await.map_err(|error| failed(error.to_string()))?;
             self.take(&pieces.concat()).map_err(failed)
         })
     }

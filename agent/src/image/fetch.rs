@@ -410,6 +410,9 @@ impl Meter<'_> {
 
 impl fmt::Debug for Transfer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transfer").field("image", self.image).field("source", self.source).finish_non_exhaustive()
+        f.debug_struct("Transfer")
+            .field("image", self.image)
+            .field("source", self.source)
+            .finish_non_exhaustive()
     }
 }

@@ -59,9 +59,8 @@ impl Exports {
 
     /// The configuration of `image` and those `layers`, if all of them are in the spool.
     pub(super) fn ready(&self, image: &Digest, layers: &BTreeSet<Digest>) -> Option<Vec<Part>> {
-        let part = |digest: &Digest| {
-            Some(Part { digest: digest.clone(), size: Bytes(self.spool.whole(digest)?) })
-        };
+        let part =
+            |digest: &Digest| Some(Part { digest: digest.clone(), size: Bytes(self.spool.whole(digest)?) });
         std::iter::once(image).chain(layers).map(part).collect()
     }
 

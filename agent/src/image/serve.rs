@@ -4,11 +4,11 @@ use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use axum::body::Body;
 use futures_util::{StreamExt, stream};
 use http::header::{CONTENT_LENGTH, RANGE};
 use http::{HeaderMap, StatusCode};
@@ -58,8 +58,8 @@ async fn parts(
     let image = images.allowed(&caller, &image)?;
     let body = axum::body::to_bytes(request.into_body(), LARGEST).await;
     let body = body.map_err(|error| ApiError::new(Code::TooLarge, chain(&error)))?;
-    let PartsWanted { layers } = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::new(Code::Invalid, error.to_string()))?;
+    let PartsWanted { layers } =
+        serde_json::from_slice(&body).map_err(|error| ApiError::new(Code::Invalid, error.to_string()))?;
     let shape = images.shape(&image).await?;
     if let Some(foreign) = layers.iter().find(|layer| !shape.layers.contains(layer)) {
         return Err(ApiError::not_found(format!("layer `{foreign}` in image `{image}`")));
@@ -88,7 +88,10 @@ async fn parts(
                 Ok(_) => match exports.ready(&image, &layers) {
                     Some(parts) => (Preparation::Ready { parts }, None),
                     // It was begun for somebody who wanted less.
-                    None => (Preparation::Going { done: tug_model::Bytes(0) }, Some(exports.begin(&image, &layers))),
+                    None => (
+                        Preparation::Going { done: tug_model::Bytes(0) },
+                        Some(exports.begin(&image, &layers)),
+                    ),
                 },
             })
         }
@@ -133,7 +136,8 @@ async fn part(
 /// The first byte that is asked for.
 fn from(headers: &HeaderMap) -> Result<u64, ApiError> {
     let Some(range) = headers.get(RANGE) else { return Ok(0) };
-    let from = range.to_str().ok().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from =
+        range.to_str().ok().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     from.ok_or_else(|| ApiError::new(Code::BadRequest, "the range is to be `bytes=N-`"))
 }
 
@@ -147,9 +151,10 @@ impl Images {
         let image = parse(image)?;
         match &caller.peer {
             Peer::Node { node, .. } if self.exchange.may_read(node, &image) => Ok(image),
-            Peer::Node { .. } | Peer::Local | Peer::Server | Peer::Nobody => {
-                Err(ApiError::new(Code::Forbidden, "the control plane has not said that you may have this image"))
-            }
+            Peer::Node { .. } | Peer::Local | Peer::Server | Peer::Nobody => Err(ApiError::new(
+                Code::Forbidden,
+                "the control plane has not said that you may have this image",
+            )),
         }
     }
 }

@@ -28,8 +28,8 @@ use tug_model::{NetworkName, NodeId, ProjectName, VolumeName};
 
 use super::{
     Answer, ContainerId, ContainerRequest, EngineEvent, EngineInfo, ExecId, ExecRequest, ExecSession, Feed,
-    Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError, Stats, TerminalSize,
-    deadline,
+    Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError, Stats,
+    TerminalSize, deadline,
 };
 
 /// The Docker Engine of this machine, for the agent of one node.

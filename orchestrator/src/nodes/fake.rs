@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
 use futures_util::stream::unfold;
 use tokio::sync::watch;
+use tug_api::image::{Exchange, Shape};
 use tug_api::node::{TaskLogLine, TaskUse};
 use tug_api::transport::Channel;
 use tug_api::user::LogStream;
@@ -18,7 +19,7 @@ use tug_model::assignment::{Assignment, Hints};
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
-use tug_model::{Bytes, Millis, NanoCpus, NodeId, TaskId, Timestamp};
+use tug_model::{Bytes, Digest, Millis, NanoCpus, NodeId, TaskId, Timestamp};
 
 /// The agent; clones are the same one.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ struct Inner {
     told: watch::Sender<Assignment>,
     puts: Mutex<Vec<Assignment>>,
     hints: watch::Sender<Vec<Hints>>,
+    exchanges: watch::Sender<Vec<Exchange>>,
+    asked: Mutex<Vec<Digest>>,
     behaviour: Mutex<Behaviour>,
     logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
 }
@@ -48,6 +51,12 @@ pub(crate) struct Behaviour {
     pub(crate) is_sick: bool,
     /// Its Engine's version.
     pub(crate) engine_version: Option<String>,
+    /// Where other agents reach it.
+    pub(crate) address: Option<String>,
+    /// The images that it has.
+    pub(crate) has: BTreeSet<Digest>,
+    /// The images that it says it lacks.
+    pub(crate) lacks: BTreeSet<Digest>,
 }
 
 // === impl FakeAgent ===
@@ -59,6 +68,8 @@ impl FakeAgent {
             told: watch::Sender::new(Assignment::empty(node)),
             puts: Mutex::default(),
             hints: watch::Sender::default(),
+            exchanges: watch::Sender::default(),
+            asked: Mutex::default(),
             behaviour: Mutex::default(),
             logs: Mutex::default(),
         }))
@@ -76,6 +87,8 @@ impl FakeAgent {
             .route("/tasks/{id}/logs", get(logs))
             .route("/tasks/{id}/exec", post(async |body: Body| body))
             .route("/usage", get(usage))
+            .route("/images", put(exchange))
+            .route("/images/{id}", get(image))
             .with_state(self.clone())
     }
 
@@ -92,6 +105,16 @@ impl FakeAgent {
     /// The hints that it was sent, each time whole.
     pub(crate) fn hints(&self) -> watch::Receiver<Vec<Hints>> {
         self.0.hints.subscribe()
+    }
+
+    /// What it was told about images, each time whole.
+    pub(crate) fn exchanges(&self) -> watch::Receiver<Vec<Exchange>> {
+        self.0.exchanges.subscribe()
+    }
+
+    /// The images that it was asked for.
+    pub(crate) fn asked(&self) -> Vec<Digest> {
+        self.0.asked.lock().unwrap().clone()
     }
 
     /// What it follows.
@@ -114,7 +137,10 @@ impl FakeAgent {
         let running = Phase::Running { health, address: None };
         let tasks = told.tasks.iter().filter(|task| !matches!(task.desired, Desired::Stop { .. }));
         Report {
-            info: info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0")),
+            info: NodeInfo {
+                address: self.behaviour().address,
+                ..info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0"))
+            },
             following: Following {
                 cluster: told.cluster.clone(),
                 epoch: told.epoch,
@@ -131,7 +157,7 @@ impl FakeAgent {
                 })
                 .collect(),
             uncounted: false,
-            lacks: BTreeSet::new(),
+            lacks: self.behaviour().lacks,
             closed_ports: Vec::new(),
         }
     }
@@ -170,6 +196,25 @@ async fn assign(
 
 async fn hint(State(agent): State<FakeAgent>, axum::Json(hints): axum::Json<Hints>) {
     agent.0.hints.send_modify(|all| all.push(hints));
+}
+
+async fn exchange(State(agent): State<FakeAgent>, axum::Json(exchange): axum::Json<Exchange>) {
+    agent.0.exchanges.send_modify(|all| all.push(exchange));
+}
+
+async fn image(
+    State(agent): State<FakeAgent>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Shape>, ApiError> {
+    let id = Digest::parse(&id).unwrap();
+    agent.0.asked.lock().unwrap().push(id.clone());
+    let shape = Shape { layers: Vec::new(), size: Bytes(1) };
+    agent
+        .behaviour()
+        .has
+        .contains(&id)
+        .then_some(axum::Json(shape))
+        .ok_or_else(|| ApiError::not_found("image"))
 }
 
 async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {

@@ -32,7 +32,7 @@ const ASKED: usize = 16;
 const ANSWER: Duration = Duration::from_secs(3);
 /// So many nodes that have it are enough for each that lacks it.
 const ENOUGH: usize = 3;
-/// And no more than so many in all.
+/// Of many that lack it, each may have one of its own, up to so many.
 const MOST: usize = 16;
 
 /// An agent that still lacks an image is told so often who has it: it may have begun anew, and forgotten.
@@ -75,8 +75,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         let state = shared.store.snapshot();
         desk.take_in(&state, &seen);
         let now = Instant::now();
-        let stale: Vec<Digest> = desk.stale(now);
-        for image in stale {
+        for image in desk.stale(now) {
             let needed = desk.needed(&image);
             let sources = look_for(&shared, &image, desk.homes(&state, &image), needed).await;
             if let Some(wanted) = desk.wanted.get_mut(&image) {
@@ -103,12 +102,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 
 /// Those of all connected nodes that have `image`: at least as many as are needed, if there are, those of `first` before
 /// others.
-async fn look_for(
-    shared: &Shared,
-    image: &Digest,
-    first: &BTreeSet<NodeId>,
-    needed: usize,
-) -> Vec<Source> {
+async fn look_for(shared: &Shared, image: &Digest, first: &BTreeSet<NodeId>, needed: usize) -> Vec<Source> {
     let mut candidates = shared.reachable();
     candidates.sort_by_key(|(source, _)| !first.contains(&source.node));
     let answers = stream::iter(candidates).map(|(source, client)| async move {
@@ -199,7 +193,7 @@ impl Desk {
 
     fn needed(&self, image: &Digest) -> usize {
         let lacking = self.wanted.get(image).map_or(0, |wanted| wanted.by.len());
-        lacking.saturating_mul(ENOUGH).clamp(ENOUGH, MOST)
+        lacking.clamp(ENOUGH, MOST)
     }
 
     /// What each node is to be told. Who has nothing to do with any image is told so once.
@@ -270,3 +264,6 @@ impl Told {
         self.number == number && self.exchange == *exchange && is_new_enough
     }
 }
+
+#[cfg(test)]
+mod tests;

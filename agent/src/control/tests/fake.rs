@@ -19,8 +19,8 @@ use crate::health::{ProbeError, Prober};
 use crate::image::fake::Store;
 use crate::runtime::{
     Answer, Cause, ContainerId, ContainerRequest, EngineEvent, EngineHealth, EngineInfo, EventKind, ExecId,
-    ExecRequest, ExecSession, Feed, Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Output, Progress,
-    Runtime, RuntimeError, State, Stats, Stream, TerminalSize,
+    ExecRequest, ExecSession, Feed, Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Output,
+    Progress, Runtime, RuntimeError, State, Stats, Stream, TerminalSize,
 };
 
 /// The engine. Clones are the same one.
@@ -71,21 +71,24 @@ const START: Duration = Duration::from_millis(300);
 
 impl Engine {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
-            clock,
-            containers: BTreeMap::new(),
-            networks: Vec::new(),
-            images: BTreeMap::new(),
-            listeners: Vec::new(),
-            log: Vec::new(),
-            began: tokio::time::Instant::now(),
-            is_down: false,
-            made: 0,
-            working: 0,
-            most_working: 0,
-            cuts: 0,
-            logs_opened: 0,
-        })), Arc::default())
+        Self(
+            Arc::new(Mutex::new(Inner {
+                clock,
+                containers: BTreeMap::new(),
+                networks: Vec::new(),
+                images: BTreeMap::new(),
+                listeners: Vec::new(),
+                log: Vec::new(),
+                began: tokio::time::Instant::now(),
+                is_down: false,
+                made: 0,
+                working: 0,
+                most_working: 0,
+                cuts: 0,
+                logs_opened: 0,
+            })),
+            Arc::default(),
+        )
     }
 
     /// The images that can be shared.

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::{get, post};
-use tug_api::image::{Part, PartsWanted, Preparation, Shape};
 use tug_api::digest::digest_of;
+use tug_api::image::{Part, PartsWanted, Preparation, Shape};
 use tug_api::lines;
 use tug_model::{Bytes, Digest};
 
@@ -24,7 +24,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state as u8
+        state.to_le_bytes()[0]
     };
     (0..len).map(|_| next()).collect()
 }
@@ -48,7 +48,10 @@ async fn an_image_reaches_another_node_and_of_the_next_one_only_what_is_new() {
     assert_eq!(b.engine.store().get(&first.id()), Some(first.clone()));
     let moved = relay.bytes.swap(0, Ordering::Relaxed);
     let size = base.len() as u64;
-    assert!((size..size + size / 50 + OVERHEAD).contains(&moved), "the layer that is there twice came once: {moved}");
+    assert!(
+        (size..size + size / 50 + OVERHEAD).contains(&moved),
+        "the layer that is there twice came once: {moved}"
+    );
     let said = b.said.lock().unwrap().clone();
     assert!(said.iter().any(|text| text.ends_with(" of 3.0 MiB from node a")), "{said:?}");
     assert!(b.spooled().is_empty(), "{:?}", b.spooled());
@@ -76,7 +79,8 @@ async fn a_connection_that_breaks_again_and_again_costs_little_more_than_none() 
     b.may_have(&image.id(), &[(&a, &relay.address)]);
     b.fetch(&image.id()).await.unwrap();
     assert_eq!(b.engine.store().get(&image.id()), Some(image.clone()));
-    let (moved, connections) = (relay.bytes.load(Ordering::Relaxed), relay.connections.load(Ordering::Relaxed));
+    let (moved, connections) =
+        (relay.bytes.load(Ordering::Relaxed), relay.connections.load(Ordering::Relaxed));
     assert!(connections >= 8, "it never broke: {connections}");
     // What was on its way when a connection broke may come twice, and nothing else.
     let most = image.size() + connections * (OVERHEAD + (64 << 10));
@@ -104,8 +108,11 @@ async fn an_agent_that_begins_anew_goes_on_where_the_last_one_broke_off() {
     let relay = Relay::start(&a.address, || u64::MAX).await;
     b.may_have(&image.id(), &[(&a, &relay.address)]);
     again.tell(tug_api::image::Exchange {
-        sources: [(image.id(), vec![tug_api::image::Source { node: a.id.clone(), address: relay.address.clone() }])]
-            .into(),
+        sources: [(
+            image.id(),
+            vec![tug_api::image::Source { node: a.id.clone(), address: relay.address.clone() }],
+        )]
+        .into(),
         ..Default::default()
     });
     again.fetch(&image.id(), &|_| {}).await.unwrap();
@@ -158,16 +165,15 @@ async fn nobody_gets_an_image_that_is_not_for_him() {
     b.may_have(&ours.id(), &[(&a, &a.address)]);
     let member = b.images.member.borrow().clone().unwrap();
     let client = |node: &str| {
-        let config =
-            tug_api::tls::client_config(&member.authority_pem, Some(&member.credentials)).unwrap();
+        let config = tug_api::tls::client_config(&member.authority_pem, Some(&member.credentials)).unwrap();
         let name = tug_api::tls::node_name(&tug_model::NodeId::parse(node).unwrap()).unwrap();
         let server = tug_api::transport::TlsServer { addresses: vec![a.address.clone()], name, config };
         tug_api::image::ImageClient::new(tug_api::transport::Channel::tls(server))
     };
     assert!(client("a").shape(&ours.id()).await.is_ok());
-    let refused = |error: tug_api::client::CallError| match error {
-        tug_api::client::CallError::Api(error) => error.code,
-        error => panic!("{error:?}"),
+    let refused = |error: tug_api::client::CallError| {
+        let tug_api::client::CallError::Api(error) = error else { panic!("{error:?}") };
+        error.code
     };
     assert_eq!(refused(client("a").shape(&secret.id()).await.unwrap_err()), tug_api::Code::Forbidden);
     let wanted = PartsWanted { layers: [digest_of(b"secret")].into() };
@@ -175,7 +181,12 @@ async fn nobody_gets_an_image_that_is_not_for_him() {
     assert_eq!(refused(error), tug_api::Code::NotFound);
     // It is in the spool for somebody else, and still not for this one.
     let all: BTreeSet<Digest> = secret.digests().into_iter().collect();
-    a.images.exports.begin(&secret.id(), &all).wait_for(|export| !matches!(export, crate::image::prepare::Export::Going(_))).await.unwrap();
+    a.images
+        .exports
+        .begin(&secret.id(), &all)
+        .wait_for(|export| !matches!(export, crate::image::prepare::Export::Going(_)))
+        .await
+        .unwrap();
     for part in [&digest_of(b"secret"), &secret.id()] {
         let error = client("a").part(&ours.id(), part, 0).await.map(drop).unwrap_err();
         assert_eq!(refused(error), tug_api::Code::NotFound);
@@ -215,14 +226,20 @@ fn liar(image: &Image, lie: Lie) -> Router {
         Shape { layers, size: Bytes(1) }
     };
     let content = move |image: &Image, digest: &Digest| -> Vec<u8> {
-        let mut content = image.layers.iter().chain([&image.config]).find(|one| digest_of(one) == *digest).unwrap().clone();
+        let mut content =
+            image.layers.iter().chain([&image.config]).find(|one| digest_of(one) == *digest).unwrap().clone();
         let is_config = *digest == image.id();
         match lie {
             Lie::OtherLayer if !is_config => content[0] ^= 1,
             Lie::OtherConfig if is_config => content[0] ^= 1,
             Lie::LongerLayer if !is_config => content.push(0),
             Lie::ShorterLayer if !is_config => drop(content.pop()),
-            _ => {}
+            Lie::OtherLayer
+            | Lie::OtherConfig
+            | Lie::LongerLayer
+            | Lie::ShorterLayer
+            | Lie::OtherShape
+            | Lie::OtherParts => {}
         }
         content
     };
@@ -240,8 +257,10 @@ fn liar(image: &Image, lie: Lie) -> Router {
                     let all = listed.layers.iter().chain([&listed.config]);
                     all.filter(|one| digest_of(one) == *digest).map(|one| one.len() as u64).sum()
                 };
-                let parts =
-                    asked.iter().map(|digest| Part { digest: digest.clone(), size: Bytes(size(digest)) }).collect();
+                let parts = asked
+                    .iter()
+                    .map(|digest| Part { digest: digest.clone(), size: Bytes(size(digest)) })
+                    .collect();
                 lines::response(futures_util::stream::iter([Preparation::Ready { parts }]))
             }),
         )

@@ -84,8 +84,10 @@ impl Node {
             told.readers.entry(image.clone()).or_default().insert(self.id.clone());
             source.images.tell(told.clone());
         }
-        let source =
-            |(node, address): &(&Self, &str)| Source { node: node.id.clone(), address: (*address).to_owned() };
+        let source = |(node, address): &(&Self, &str)| Source {
+            node: node.id.clone(),
+            address: (*address).to_owned(),
+        };
         let sources: Vec<Source> = from.iter().map(source).collect();
         let mut told = self.told.lock().unwrap();
         told.sources.insert(image.clone(), sources);

@@ -25,15 +25,17 @@ impl ImageStore for Docker {
         Box::pin(async move {
             let call = self.call(Operation::Image, "any");
             let options = ListImagesOptionsBuilder::new().build();
-            let listed = call.within(deadline::READ, |client| async move {
-                client.list_images(Some(options)).await
-            });
+            let listed =
+                call.within(deadline::READ, |client| async move { client.list_images(Some(options)).await });
             let ids: BTreeMap<String, ()> = listed.await?.into_iter().map(|image| (image.id, ())).collect();
             let shapes = stream::iter(ids.into_keys())
                 .map(|id| async move { self.shape_of(&id).await })
                 .buffer_unordered(LOOKS);
             // One that was removed meanwhile, or is kept in another way, is no help.
-            shapes.try_filter_map(|shape| async move { Ok(shape.map(|shape| shape.layers)) }).try_collect().await
+            shapes
+                .try_filter_map(|shape| async move { Ok(shape.map(|shape| shape.layers)) })
+                .try_collect()
+                .await
         })
     }
 
