@@ -16,8 +16,9 @@ use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
 use crate::health::Prober;
-use crate::http;
+use crate::http::{self, Asked};
 use crate::identity::{self, Keeper, Member};
+use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
@@ -73,6 +74,7 @@ pub struct Agent {
     ledger: Arc<Ledger>,
     lock: Lock,
     control: Control,
+    images: Arc<Images>,
     balancer: Option<Balancer>,
     balancer_handle: BalancerHandle,
     link: Option<link::Link>,
@@ -131,6 +133,13 @@ impl Config {
         Ok(Ledger::open(state_dir)?.node_before_lock(wanted, hostname)?)
     }
 
+    /// What keeps the node's identity, if it has an orchestrator to show it to.
+    fn keeper(&self, node: &NodeId) -> Result<Option<Keeper>, OpenError> {
+        let Some(server) = &self.server else { return Ok(None) };
+        let folder = identity::Folder::of(&self.state_dir);
+        Ok(Some(Keeper::open(folder, server.way(), node.clone(), self.clock, self.seed)?))
+    }
+
     /// The name of this machine.
     pub fn local_hostname() -> String {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -177,33 +186,30 @@ impl Agent {
         let private = folder::prepare(&config.private)?;
         let ledger = Arc::new(Ledger::open(&config.state_dir)?);
         let lock = lock(&ledger).await?;
-        let node = ledger.node(config.node, &config.hostname)?;
+        let node = ledger.node(config.node.clone(), &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
         let runs_balancer = config.balancer.is_some();
-        let keeper = config.server.as_ref().map(|server| {
-            let folder = identity::Folder::of(&config.state_dir);
-            Keeper::open(folder, server.way(), node.clone(), config.clock, config.seed)
-        });
-        let keeper = keeper.transpose()?;
+        let keeper = config.keeper(&node)?;
         let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
         let (local_sender, local) = watch::channel(None);
-        // What other agents may ask is not known yet; each request says by whose certificate it comes.
-        let peers =
-            config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), Router::new()));
+        let runtime = Arc::clone(&config.runtime);
+        let images = Arc::new(Images::new(runtime, member.clone(), config.state_dir.join("images")));
+        let router = images.router();
+        let peers = config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), router));
         let (peers, address) = peers.unzip();
         let (balancer, balancer_handle) =
             Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
-        let runtime = Arc::clone(&config.runtime);
         let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
-        let router = http::router(
-            Arc::clone(&follower),
-            runtime,
-            snapshots,
-            balancer_handle.clone(),
-            Arc::clone(&leases),
-        );
+        let asked = Asked {
+            follower: Arc::clone(&follower),
+            runtime: Arc::clone(&config.runtime),
+            balancer: balancer_handle.clone(),
+            images: Arc::clone(&images),
+            leases: Arc::clone(&leases),
+        };
+        let router = http::router(asked, snapshots);
         let control = Control::new(Parts {
             runtime: config.runtime,
             prober: config.prober,
@@ -215,6 +221,7 @@ impl Agent {
             table,
             snapshot,
             machine: Machine { hostname: config.hostname, labels: config.labels, address },
+            images: Arc::clone(&images),
             configs: config.state_dir.join("configs"),
             private,
             concurrency: config.concurrency,
@@ -233,7 +240,7 @@ impl Agent {
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
         let balancer = runs_balancer.then_some(balancer);
-        Ok((Self { ledger, lock, control, balancer, balancer_handle, link, keeper }, handle))
+        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
@@ -269,7 +276,8 @@ impl Agent {
             let _ended_before = drained.run_until_cancelled(relief).await;
             drained.cancelled().await;
         };
-        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper));
+        let images = self.images.run(stop.clone());
+        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), images);
     }
 }
 

@@ -15,7 +15,7 @@ mod report;
 mod routing;
 mod sight;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod work;
 
 use std::collections::BTreeMap;
@@ -33,6 +33,7 @@ use tug_model::report::{Following, Phase};
 use tug_model::{TaskId, Timestamp};
 
 use crate::health::{Checkups, Prober, Run};
+use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::plan::{self, Memory, Orders, Serving, View};
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) table: watch::Sender<Arc<Table>>,
     pub(crate) snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     pub(crate) machine: Machine,
+    /// Images that other nodes have.
+    pub(crate) images: Arc<Images>,
     /// Where config files lie.
     pub(crate) configs: PathBuf,
     /// The folder of which no container may be shown anything, by its real path.
@@ -138,6 +141,7 @@ impl Control {
             engine: tokio::sync::Semaphore::new(parts.concurrency.max(1)),
             configs: configs::ConfigFiles::new(parts.configs),
             private: private::Private::new(parts.private),
+            images: parts.images,
             notes: notes_sender,
         };
         let now = Instant::now();

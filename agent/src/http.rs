@@ -15,13 +15,15 @@ use futures_util::{TryStreamExt, stream};
 use http::StatusCode;
 use tokio::sync::watch;
 use tug_api::error::chain;
+use tug_api::image::Shape;
 use tug_api::{ApiError, Code, lines};
-use tug_model::TaskId;
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
+use tug_model::{Digest, TaskId};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
+use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::proxy::BalancerHandle;
 use crate::runtime::{ContainerId, Runtime};
@@ -29,14 +31,21 @@ use crate::runtime::{ContainerId, Runtime};
 /// How everything stands, now and from now on.
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 
+/// Whom the requests are for.
+#[derive(Clone)]
+pub(crate) struct Asked {
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) balancer: BalancerHandle,
+    pub(crate) images: Arc<Images>,
+    pub(crate) leases: Arc<LeaseBook>,
+}
+
 /// What the handlers share.
 #[derive(Clone)]
 struct Shared {
-    follower: Arc<Follower>,
-    runtime: Arc<dyn Runtime>,
+    asked: Asked,
     snapshots: Snapshots,
-    balancer: BalancerHandle,
-    leases: Arc<LeaseBook>,
     samples: Arc<Mutex<BTreeMap<ContainerId, usage::Sample>>>,
 }
 
@@ -44,13 +53,7 @@ struct Shared {
 const LARGEST: usize = 256 << 20;
 
 /// The agent's router.
-pub(crate) fn router(
-    follower: Arc<Follower>,
-    runtime: Arc<dyn Runtime>,
-    snapshots: Snapshots,
-    balancer: BalancerHandle,
-    leases: Arc<LeaseBook>,
-) -> Router {
+pub(crate) fn router(asked: Asked, snapshots: Snapshots) -> Router {
     Router::new()
         .route("/assignment", put(assignment))
         .route("/endpoints", get(known_endpoints).put(endpoints))
@@ -60,18 +63,20 @@ pub(crate) fn router(
         .route("/tasks/{id}/logs", get(logs::logs))
         .route("/tasks/{id}/exec", post(exec::exec))
         .route("/usage", get(usage::usage))
+        .route("/images", put(exchange))
+        .route("/images/{id}", get(image))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .with_state(Shared { follower, runtime, snapshots, balancer, leases, samples: Arc::default() })
+        .with_state(Shared { asked, snapshots, samples: Arc::default() })
 }
 
 async fn assignment(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let assignment: Assignment = body(request).await?;
-    answer(shared.follower.accept(assignment))
+    answer(shared.asked.follower.accept(assignment))
 }
 
 /// What the node knows of the endpoints.
 async fn known_endpoints(State(shared): State<Shared>) -> Json<Known> {
-    json(shared.follower.known_endpoints())
+    json(shared.asked.follower.known_endpoints())
 }
 
 async fn endpoints(
@@ -81,7 +86,7 @@ async fn endpoints(
 ) -> Result<StatusCode, ApiError> {
     let news = lines::read::<ServiceEndpoints>(request.into_body()).try_collect().await;
     let news: Vec<ServiceEndpoints> = news.map_err(|error| ApiError::new(Code::Invalid, chain(&error)))?;
-    answer(shared.follower.accept_endpoints(stamp, news))
+    answer(shared.asked.follower.accept_endpoints(stamp, news))
 }
 
 /// Whether the node follows what it was told.
@@ -103,8 +108,8 @@ fn answer(accepted: Result<(), Rejection>) -> Result<StatusCode, ApiError> {
 /// For which exclusive tasks the node has a lease.
 async fn lease(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let lease: Lease = body(request).await?;
-    let following = shared.follower.following();
-    match shared.leases.take(&lease, &following) {
+    let following = shared.asked.follower.following();
+    match shared.asked.leases.take(&lease, &following) {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(ApiError::new(Code::Conflict, error.to_string())),
     }
@@ -113,8 +118,20 @@ async fn lease(State(shared): State<Shared>, request: Request) -> Result<StatusC
 /// Whom the balancer tries last.
 async fn hints(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
     let hints: Hints = body(request).await?;
-    shared.balancer.set_hints(hints);
+    shared.asked.balancer.set_hints(hints);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which images travel.
+async fn exchange(State(shared): State<Shared>, request: Request) -> Result<StatusCode, ApiError> {
+    shared.asked.images.tell(body(request).await?);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether an image is here.
+async fn image(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Shape>, ApiError> {
+    let image = Digest::parse(&id).map_err(|error| ApiError::new(Code::BadRequest, error.to_string()))?;
+    shared.asked.images.shape(&image).await.map(Json)
 }
 
 /// The newest report, then every one that follows; those that come while nobody reads are skipped.

@@ -9,7 +9,7 @@
 //!      └────────── GET /reports ◀──── control: everything, whole, on change and every second
 //! ```
 //!
-//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`; `proxy → peer`;
+//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`; `proxy → peer`; `control, http → image → runtime`;
 //! `plan` is pure and knows only `tug-model`, the plain data of [`runtime`] and [`route`].
 
 pub mod app;
@@ -18,6 +18,7 @@ pub mod health;
 pub mod holder;
 mod http;
 pub mod identity;
+mod image;
 mod lease;
 pub mod ledger;
 mod link;

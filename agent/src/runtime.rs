@@ -14,6 +14,7 @@ mod error;
 mod found;
 pub mod label;
 mod session;
+mod store;
 mod translate;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub use session::{
     EngineEvent, EventKind, ExecId, ExecRequest, ExecSession, LogLine, LogQuery, Output, Stats, Stream,
     TerminalSize,
 };
+pub use store::{Archive, ImageStore};
 
 /// What a call returns.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
@@ -134,6 +136,11 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         platform: Option<&'a str>,
         progress: Progress,
     ) -> Answer<'a, String>;
+
+    /// How images are shared with other nodes. `None`: this engine's cannot be.
+    fn images(&self) -> Option<&dyn ImageStore> {
+        None
+    }
 
     /// What a container wrote.
     fn logs<'a>(&'a self, id: &'a ContainerId, query: LogQuery) -> Answer<'a, Feed<LogLine>>;

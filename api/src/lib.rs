@@ -15,6 +15,7 @@ pub mod digest;
 pub mod error;
 pub mod folder;
 pub mod frame;
+pub mod image;
 pub mod join;
 pub mod lines;
 pub mod node;

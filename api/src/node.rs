@@ -11,6 +11,7 @@
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
 //! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
 //! | `GET /usage` | a list of [`TaskUse`] |
+//! | `PUT /images`, `GET /images/{id}` | see [`crate::image`] |
 
 use axum::body::Body;
 use futures_util::{Stream, stream};
@@ -20,9 +21,10 @@ use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
 use tug_model::report::Report;
-use tug_model::{Bytes, NanoCpus, NodeId, TaskId, Timestamp};
+use tug_model::{Bytes, Digest, NanoCpus, NodeId, TaskId, Timestamp};
 
 use crate::client::{CallError, call, json_body, query, read_json};
+use crate::image::{Exchange, Shape};
 use crate::lines::{self, LineError};
 use crate::transport::Channel;
 use crate::user::{LogQuery, LogStream};
@@ -151,6 +153,17 @@ impl NodeClient {
         let request =
             Request::builder().method(Method::POST).uri(path).body(frames).map_err(CallError::Request)?;
         call(&self.channel, request).await
+    }
+
+    /// Tells the agent which images travel.
+    pub async fn exchange(&self, exchange: &Exchange) -> Result<(), CallError> {
+        let request = json_body(Method::PUT, "/images", exchange)?;
+        call(&self.channel, request).await.map(drop)
+    }
+
+    /// What `image` is made of on the node. An error with the code `not_found`: it has no such image.
+    pub async fn image(&self, image: &Digest) -> Result<Shape, CallError> {
+        read_json(call(&self.channel, get(&format!("/images/{image}"))).await?).await
     }
 
     /// What the tasks of the node use now.

@@ -23,5 +23,5 @@ pub mod status;
 pub mod task;
 pub mod token;
 
-pub use name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
+pub use name::{Digest, NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
 pub use quantity::{Bytes, Millis, NanoCpus, Revision, Slot, Timestamp};

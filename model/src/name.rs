@@ -125,6 +125,28 @@ name!(
     "use 2 to 200 of a-z, A-Z, 0-9, ., - and _, starting with a letter or digit",
     is_task
 );
+name!(
+    /// The SHA-256 of something, as Docker writes it. An image is known by that of its configuration, a layer by that of
+    /// its archive.
+    Digest,
+    "digest",
+    "use `sha256:` and 64 of 0-9 and a-f",
+    is_digest
+);
+
+// === impl Digest ===
+
+impl Digest {
+    /// Its hexadecimal digits.
+    pub fn hex(&self) -> &str {
+        self.as_str().strip_prefix("sha256:").unwrap_or_default()
+    }
+
+    /// The first twelve of them, for people.
+    pub fn short(&self) -> &str {
+        self.hex().get(..12).unwrap_or_default()
+    }
+}
 
 fn is_project(text: &str) -> bool {
     starts_well(text, 1..=63) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
@@ -144,6 +166,12 @@ fn is_node(text: &str) -> bool {
 
 fn is_task(text: &str) -> bool {
     starts_well(text, 2..=200) && text.bytes().all(is_wide)
+}
+
+fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 fn is_wide(byte: u8) -> bool {
@@ -172,6 +200,18 @@ mod tests {
         assert!(ServiceName::parse("Web.1_a").is_ok());
         assert!(ServiceName::parse("localhost").is_err());
         assert!(TaskId::parse("a").is_err());
+    }
+
+    #[test]
+    fn a_digest_leads_nowhere_else() {
+        let hex = "0f".repeat(32);
+        let digest = Digest::parse(&format!("sha256:{hex}")).unwrap();
+        assert_eq!((digest.hex(), digest.short()), (hex.as_str(), "0f0f0f0f0f0f"));
+        for bad in [hex.clone(), format!("sha256:{}", &hex[1..]), format!("sha256:{}", "0F".repeat(32))] {
+            assert!(Digest::parse(&bad).is_err(), "{bad}");
+        }
+        assert!(Digest::parse(&format!("sha256:../{}", &hex[3..])).is_err());
+        assert!(Digest::parse(&format!("sha512:{hex}")).is_err());
     }
 
     #[test]

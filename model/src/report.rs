@@ -1,11 +1,12 @@
 //! Everything that one node observes, whole. Reports carry ages, never wall-clock times, so skewed clocks hurt nobody.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::TaskId;
+use crate::name::{Digest, TaskId};
 use crate::node::NodeInfo;
 use crate::quantity::{Millis, Revision};
 
@@ -30,6 +31,9 @@ pub struct Report {
     /// of a version that knows no leases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime: Option<Millis>,
+    /// The images that the node needs and has not: it waits to be told which nodes have them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub lacks: BTreeSet<Digest>,
 }
 
 /// Which assignment and which endpoints an agent follows.

@@ -17,6 +17,7 @@ mod board;
 #[cfg(test)]
 pub(crate) mod fake;
 mod hints;
+mod images;
 mod keep;
 mod lease;
 mod push;
@@ -207,6 +208,7 @@ impl Publisher {
         let shared = &self.0;
         shared.sessions.spawn(board::keep(Arc::clone(shared)));
         shared.sessions.spawn(hints::keep(Arc::clone(shared)));
+        shared.sessions.spawn(images::keep(Arc::clone(shared)));
         loop {
             tokio::select! {
                 biased;

@@ -130,6 +130,7 @@ impl Control {
             uncounted: self.uncounted,
             closed_ports: self.balancer.closed_ports(),
             uptime: Some(uptime),
+            lacks: self.tools.images.lacks(),
         };
         let view = View { orders, found: self.sight.found(), memory: &self.memory, now };
         let containers = self.phases.keys().filter_map(|task| {

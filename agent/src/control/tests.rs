@@ -2,7 +2,8 @@
 
 mod conversations;
 mod engine;
-mod fake;
+pub(crate) mod fake;
+mod images;
 mod leases;
 mod routing;
 mod takeover;

@@ -9,10 +9,11 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tug_api::error::chain;
 use tug_model::lease::FencingNumber;
 use tug_model::spec::container::PullPolicy;
-use tug_model::{Millis, Revision, TaskId, Timestamp};
+use tug_model::{Digest, Millis, Revision, TaskId, Timestamp};
 
 use super::configs::ConfigFiles;
 use super::private::{OwnState, Private};
+use crate::image::{FetchError, Images};
 use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
@@ -32,6 +33,8 @@ pub(super) struct Tools {
     pub(super) engine: Semaphore,
     pub(super) configs: ConfigFiles,
     pub(super) private: Private,
+    /// Images that other nodes have.
+    pub(super) images: Arc<Images>,
     pub(super) notes: mpsc::UnboundedSender<Note>,
 }
 
@@ -117,10 +120,13 @@ enum StepError {
     NoImage(String),
     #[error("image `{0}` is not on this node for platform `{1}`, and its pull policy is `never`")]
     NoImageFor(String, String),
-    #[error(
-        "image `{0}` was built on another machine and is not on this node: apply the project again from here"
-    )]
-    NotBuilt(String),
+    #[error("image `{name}` ({}) is not on this node", image.short())]
+    NotHad {
+        name: String,
+        image: Digest,
+        #[source]
+        source: FetchError,
+    },
     #[error("network `{0}` is still in use")]
     NetworkInUse(String),
     #[error("task `{0}` is no longer assigned")]
@@ -288,7 +294,7 @@ async fn halt(tools: &Tools, container: &ContainerId, grace: Millis) -> Result<(
 async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made>, StepError> {
     let runtime = &tools.runtime;
     Ok(match step {
-        Step::Fetch(wanted) => Some(Made::Image(wanted.clone(), fetch(tools, wanted).await?)),
+        Step::Fetch(wanted) => Some(Made::Image(wanted.clone(), fetch(tools, orders, wanted).await?)),
         Step::EnsureNetwork { project, key, .. } => {
             let network = orders.resources(project).and_then(|all| all.networks.get(key));
             let Some(network) = network else { return Ok(None) };
@@ -329,10 +335,10 @@ impl Tools {
 }
 
 /// The id of an image, from the node or from a registry.
-async fn fetch(tools: &Tools, wanted: &ImageWanted) -> Result<String, StepError> {
+async fn fetch(tools: &Tools, orders: &Orders, wanted: &ImageWanted) -> Result<String, StepError> {
     // An id names one image only, which is for whatever platform it was built for.
-    let built = wanted.reference.starts_with("sha256:");
-    let platform = wanted.platform.as_deref().filter(|_| !built);
+    let pinned = Digest::parse(&wanted.reference).ok();
+    let platform = wanted.platform.as_deref().filter(|_| pinned.is_none());
     let here = match (wanted.policy, platform) {
         (PullPolicy::Always, _) => None,
         (PullPolicy::Missing | PullPolicy::Never, None) => {
@@ -345,19 +351,24 @@ async fn fetch(tools: &Tools, wanted: &ImageWanted) -> Result<String, StepError>
     if let Some(id) = here {
         return Ok(id);
     }
-    if wanted.policy == PullPolicy::Never {
-        let reference = wanted.reference.clone();
-        return Err(match platform {
-            Some(platform) => StepError::NoImageFor(reference, platform.to_owned()),
-            None if built => StepError::NotBuilt(reference),
-            None => StepError::NoImage(reference),
-        });
-    }
     let (notes, image) = (tools.notes.clone(), wanted.clone());
     let progress = Box::new(move |text: String| {
         // Nobody listens any more when the agent stops.
         let _ = notes.send(Note::Progress(image.clone(), text));
     });
+    if let Some(image) = pinned {
+        let fetched = tools.images.fetch(&image, &*progress).await;
+        let name = || orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
+        fetched.map_err(|source| StepError::NotHad { name: name(), image: image.clone(), source })?;
+        return Ok(wanted.reference.clone());
+    }
+    if wanted.policy == PullPolicy::Never {
+        let reference = wanted.reference.clone();
+        return Err(match platform {
+            Some(platform) => StepError::NoImageFor(reference, platform.to_owned()),
+            None => StepError::NoImage(reference),
+        });
+    }
     progress(String::from("from the registry"));
     Ok(tools.runtime.pull(&wanted.reference, wanted.platform.as_deref(), progress).await?)
 }

@@ -42,6 +42,7 @@ pub(super) async fn exec(
         return Err(ApiError::new(Code::BadRequest, "the command is empty"));
     }
     let session = shared
+        .asked
         .runtime
         .exec(&inside.container, &wanted(start))
         .await
@@ -114,7 +115,7 @@ async fn speak(
             Err(error) => return Frame::Failed(chain(&error)),
         }
     }
-    match shared.runtime.exec_exit(id).await {
+    match shared.asked.runtime.exec_exit(id).await {
         Ok(Some(code)) => Frame::Exit(code),
         Ok(None) => Frame::Failed("its output ended, but the command goes on".to_owned()),
         Err(error) => Frame::Failed(chain(&error)),
@@ -135,7 +136,7 @@ async fn hear(
                 let _ = input.flush().await;
             }
             Frame::InputEnd => drop(input.shutdown().await),
-            Frame::Size(to) => drop(shared.runtime.exec_resize(id, size(to)).await),
+            Frame::Size(to) => drop(shared.asked.runtime.exec_resize(id, size(to)).await),
             Frame::Start(_)
             | Frame::Output(_)
             | Frame::ErrorOutput(_)

@@ -43,7 +43,7 @@ pub(super) async fn logs(
     let Query(query) = query.map_err(|error| ApiError::new(Code::BadRequest, error.body_text()))?;
     let inside = shared.inside(&task)?;
     let asked = runtime::LogQuery { since: query.since, tail: query.tail, follow: query.follow };
-    let feed = shared.runtime.logs(&inside.container, asked).await.map_err(|error| failed(&error))?;
+    let feed = shared.asked.runtime.logs(&inside.container, asked).await.map_err(|error| failed(&error))?;
     let reading = Reading {
         shared,
         task,
@@ -121,7 +121,7 @@ impl Reading {
                 Err(_) => continue,
             };
             let query = runtime::LogQuery { since: self.newest, tail: None, follow: true };
-            let feed = self.shared.runtime.logs(&inside.container, query).await;
+            let feed = self.shared.asked.runtime.logs(&inside.container, query).await;
             self.inside = inside;
             if let Ok(feed) = feed {
                 (self.feed, self.again) = (feed, self.read_then);

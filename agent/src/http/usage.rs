@@ -56,7 +56,7 @@ impl Shared {
     /// What is in use; containers that cannot be measured are left out.
     async fn measure(&self, running: &[(TaskId, ContainerId)]) -> Vec<TaskUse> {
         let measured = stream::iter(running.iter().cloned()).map(|(task, container)| {
-            let runtime = self.runtime.clone();
+            let runtime = self.asked.runtime.clone();
             async move {
                 let stats = runtime.stats(&container).await.ok()?;
                 Some((task, container, stats))

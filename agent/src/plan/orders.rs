@@ -59,6 +59,13 @@ impl Orders {
         }
     }
 
+    /// What people call the image that is known by this id.
+    pub fn image_name(&self, id: &str) -> Option<&str> {
+        let mut containers = self.templates.values().map(|template| &template.container);
+        let container = containers.find(|container| container.image_id.as_deref() == Some(id))?;
+        Some(&container.image)
+    }
+
     /// Checks that everything the tasks need is there.
     pub fn new(assignment: Assignment) -> Result<Self, Flaw> {
         let shared: BTreeMap<_, _> =

@@ -1,6 +1,6 @@
 //! A whole balancer over real sockets on loopback addresses.
 
-mod cluster;
+pub(crate) mod cluster;
 mod failures;
 mod peers;
 mod ports;

@@ -18,6 +18,8 @@ pub const REMOVE: Duration = Duration::from_secs(60);
 pub const PULL_SILENCE: Duration = Duration::from_secs(120);
 /// A whole pull.
 pub const PULL: Duration = Duration::from_secs(15 * 60);
+/// Without a sign of life from an engine that gives an image away. It writes all of it to its disk before it begins.
+pub const EXPORT_SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// A stop with this grace.
 pub fn stop(grace: Millis) -> Duration {

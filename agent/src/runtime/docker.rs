@@ -16,6 +16,7 @@ mod logs;
 mod raw;
 mod resources;
 mod stats;
+mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ use tug_model::{NetworkName, NodeId, ProjectName, VolumeName};
 
 use super::{
     Answer, ContainerId, ContainerRequest, EngineEvent, EngineInfo, ExecId, ExecRequest, ExecSession, Feed,
-    Found, FoundNetwork, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError, Stats, TerminalSize,
-    deadline,
+    Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError, Stats,
+    TerminalSize, deadline,
 };
 
 /// The Docker Engine of this machine, for the agent of one node.
@@ -160,6 +161,10 @@ impl Runtime for Docker {
         progress: Progress,
     ) -> Answer<'a, String> {
         Box::pin(self.pull_image(reference, platform, progress))
+    }
+
+    fn images(&self) -> Option<&dyn ImageStore> {
+        Some(self)
     }
 
     fn logs<'a>(&'a self, id: &'a ContainerId, query: LogQuery) -> Answer<'a, Feed<LogLine>> {

@@ -45,6 +45,10 @@ pub enum Operation {
     Image,
     /// [`super::Runtime::pull`].
     Pull,
+    /// [`super::ImageStore::export`].
+    Export,
+    /// [`super::ImageStore::load`].
+    Load,
     /// [`super::Runtime::logs`].
     Logs,
     /// [`super::Runtime::exec`] and what belongs to it.
@@ -135,6 +139,8 @@ impl fmt::Display for Operation {
             Self::Volume => "set up volume",
             Self::Image => "look for image",
             Self::Pull => "pull image",
+            Self::Export => "give away image",
+            Self::Load => "take an image",
             Self::Logs => "read the log of container",
             Self::Exec => "run a command in container",
             Self::Stats => "measure container",

@@ -1,6 +1,6 @@
 //! An agent for tests: it obeys at once, and everything it is told to run is healthy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use axum::routing::{get, post, put};
 use futures_util::TryStreamExt;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
+use tug_api::image::{Exchange, Shape};
 use tug_api::node::{TaskLogLine, TaskUse};
 use tug_api::transport::Channel;
 use tug_api::user::LogStream;
@@ -22,7 +23,7 @@ use tug_model::lease::Lease;
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
 use tug_model::task::Desired;
-use tug_model::{Bytes, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
+use tug_model::{Bytes, Digest, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
 
 /// The agent; clones are the same one.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ struct Inner {
     hints: watch::Sender<Vec<Hints>>,
     leases: watch::Sender<Vec<Lease>>,
     uptime: AtomicU64,
+    exchanges: watch::Sender<Vec<Exchange>>,
+    asked: Mutex<Vec<Digest>>,
     behaviour: Mutex<Behaviour>,
     logs: Mutex<BTreeMap<TaskId, Vec<TaskLogLine>>>,
 }
@@ -61,6 +64,12 @@ pub(crate) struct Behaviour {
     pub(crate) is_sick: bool,
     /// Its Engine's version.
     pub(crate) engine_version: Option<String>,
+    /// Where other agents reach it.
+    pub(crate) address: Option<String>,
+    /// The images that it has.
+    pub(crate) has: BTreeSet<Digest>,
+    /// The images that it says it lacks.
+    pub(crate) lacks: BTreeSet<Digest>,
 }
 
 // === impl FakeAgent ===
@@ -76,6 +85,8 @@ impl FakeAgent {
             hints: watch::Sender::default(),
             leases: watch::Sender::default(),
             uptime: AtomicU64::new(1),
+            exchanges: watch::Sender::default(),
+            asked: Mutex::default(),
             behaviour: Mutex::default(),
             logs: Mutex::default(),
         }))
@@ -95,6 +106,8 @@ impl FakeAgent {
             .route("/tasks/{id}/logs", get(logs))
             .route("/tasks/{id}/exec", post(async |body: Body| body))
             .route("/usage", get(usage))
+            .route("/images", put(exchange))
+            .route("/images/{id}", get(image))
             .with_state(self.clone())
     }
 
@@ -116,6 +129,16 @@ impl FakeAgent {
     /// The leases that it was given.
     pub(crate) fn leases(&self) -> watch::Receiver<Vec<Lease>> {
         self.0.leases.subscribe()
+    }
+
+    /// What it was told about images, each time whole.
+    pub(crate) fn exchanges(&self) -> watch::Receiver<Vec<Exchange>> {
+        self.0.exchanges.subscribe()
+    }
+
+    /// The images that it was asked for.
+    pub(crate) fn asked(&self) -> Vec<Digest> {
+        self.0.asked.lock().unwrap().clone()
     }
 
     /// What it follows.
@@ -148,7 +171,10 @@ impl FakeAgent {
         let running = Phase::Running { health, address: None };
         let tasks = told.tasks.iter().filter(|task| !matches!(task.desired, Desired::Stop { .. }));
         Report {
-            info: info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0")),
+            info: NodeInfo {
+                address: self.behaviour().address,
+                ..info(self.behaviour().engine_version.as_deref().unwrap_or("28.0.0"))
+            },
             following: Following {
                 cluster: told.cluster.clone(),
                 epoch: told.epoch,
@@ -170,6 +196,7 @@ impl FakeAgent {
                 })
                 .collect(),
             uncounted: false,
+            lacks: self.behaviour().lacks,
             closed_ports: Vec::new(),
             uptime: Some(self.0.uptime.fetch_add(1, Ordering::Relaxed)).map(Millis),
         }
@@ -234,6 +261,25 @@ async fn lease(State(agent): State<FakeAgent>, axum::Json(lease): axum::Json<Lea
     if agent.behaviour().is_deaf_to_leases {
         std::future::pending::<()>().await;
     }
+}
+
+async fn exchange(State(agent): State<FakeAgent>, axum::Json(exchange): axum::Json<Exchange>) {
+    agent.0.exchanges.send_modify(|all| all.push(exchange));
+}
+
+async fn image(
+    State(agent): State<FakeAgent>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Shape>, ApiError> {
+    let id = Digest::parse(&id).unwrap();
+    agent.0.asked.lock().unwrap().push(id.clone());
+    let shape = Shape { layers: Vec::new(), size: Bytes(1) };
+    agent
+        .behaviour()
+        .has
+        .contains(&id)
+        .then_some(axum::Json(shape))
+        .ok_or_else(|| ApiError::not_found("image"))
 }
 
 async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {

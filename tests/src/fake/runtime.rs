@@ -57,6 +57,8 @@ impl Engine {
             | Operation::Network
             | Operation::Volume
             | Operation::Image
+            | Operation::Export
+            | Operation::Load
             | Operation::Logs
             | Operation::Exec
             | Operation::Stats => 3,

@@ -154,6 +154,7 @@ fn libraries_stay_in_their_rooms() {
                 "agent/src/http",
                 "agent/src/app",
                 "agent/src/link",
+                "agent/src/image",
                 "agent/src/peer",
             ],
         ),

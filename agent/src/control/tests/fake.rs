@@ -13,18 +13,19 @@ use tug_api::Clock;
 use tug_model::quantity::{Bytes, Millis, NanoCpus};
 use tug_model::spec::resource::{Network, Volume};
 use tug_model::spec::service::ProbeCheck;
-use tug_model::{NetworkName, ProjectName, VolumeName};
+use tug_model::{Digest, NetworkName, ProjectName, VolumeName};
 
 use crate::health::{ProbeError, Prober};
+use crate::image::fake::Store;
 use crate::runtime::{
     Answer, Cause, ContainerId, ContainerRequest, EngineEvent, EngineHealth, EngineInfo, EventKind, ExecId,
-    ExecRequest, ExecSession, Feed, Found, FoundNetwork, LogLine, LogQuery, Operation, Output, Progress,
-    Runtime, RuntimeError, State, Stats, Stream, TerminalSize,
+    ExecRequest, ExecSession, Feed, Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Output,
+    Progress, Runtime, RuntimeError, State, Stats, Stream, TerminalSize,
 };
 
 /// The engine. Clones are the same one.
 #[derive(Debug, Clone)]
-pub(super) struct Engine(Arc<Mutex<Inner>>);
+pub(crate) struct Engine(Arc<Mutex<Inner>>, Arc<Store>);
 
 /// How the containers of an image behave.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,22 +70,30 @@ const LAG: Duration = Duration::from_millis(100);
 const START: Duration = Duration::from_millis(300);
 
 impl Engine {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
-            clock,
-            containers: BTreeMap::new(),
-            networks: Vec::new(),
-            images: BTreeMap::new(),
-            listeners: Vec::new(),
-            log: Vec::new(),
-            began: tokio::time::Instant::now(),
-            is_down: false,
-            made: 0,
-            working: 0,
-            most_working: 0,
-            cuts: 0,
-            logs_opened: 0,
-        })))
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self(
+            Arc::new(Mutex::new(Inner {
+                clock,
+                containers: BTreeMap::new(),
+                networks: Vec::new(),
+                images: BTreeMap::new(),
+                listeners: Vec::new(),
+                log: Vec::new(),
+                began: tokio::time::Instant::now(),
+                is_down: false,
+                made: 0,
+                working: 0,
+                most_working: 0,
+                cuts: 0,
+                logs_opened: 0,
+            })),
+            Arc::default(),
+        )
+    }
+
+    /// The images that can be shared.
+    pub(crate) fn store(&self) -> &Store {
+        &self.1
     }
 
     pub(super) fn has_image(&self, reference: &str, behaviour: Behaviour) {
@@ -416,6 +425,9 @@ impl Runtime for Engine {
 
     fn image_present<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<String>> {
         Box::pin(async move {
+            if let Ok(image) = Digest::parse(reference) {
+                return Ok(self.1.has(&image).then(|| reference.to_owned()));
+            }
             Ok(self.lock().images.contains_key(reference).then(|| format!("id of {reference}")))
         })
     }
@@ -443,6 +455,10 @@ impl Runtime for Engine {
             self.has_image(reference, Behaviour::default());
             Ok(format!("id of {reference}"))
         })
+    }
+
+    fn images(&self) -> Option<&dyn ImageStore> {
+        Some(&*self.1)
     }
 
     /// Two lines a run; followed until the run ends.

@@ -28,7 +28,7 @@ use crate::route::{Backend, Location, Table};
 const PEER_PORT: u16 = 7444;
 
 /// Signs what a node shows.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -51,7 +51,7 @@ pub(super) struct Frozen(#[expect(dead_code, reason = "its end is what matters")
 // === impl Authority ===
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -60,7 +60,7 @@ impl Authority {
     }
 
     /// Who shows a certificate of this authority for `name`, and trusts it.
-    pub(super) fn member(&self, node: &NodeId, name: &str) -> Member {
+    pub(crate) fn member(&self, node: &NodeId, name: &str) -> Member {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.extended_key_usages =

@@ -171,10 +171,10 @@ impl Drawing {
                 },
             }
         }
-        let (tasks, closed_ports) = <_>::default();
+        let (tasks, closed_ports, lacks) = <_>::default();
         let info_of_report = info.clone();
         let report =
-            Report { info: info_of_report, following, engine, tasks, uncounted, closed_ports, uptime };
+            Report { info: info_of_report, following, engine, tasks, uncounted, closed_ports, uptime, lacks };
         seen.report = has_reported.then(|| Arc::new(report));
         self.nodes.insert(id.clone(), seen);
         let node = Node { role, availability, ..Node::new(id.clone(), info, Timestamp(0)) };

@@ -1,6 +1,6 @@
 //! Agents that follow their assignments, as obediently as they are told to: the other half of every property.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tug_model::name::{NodeId, TaskId};
@@ -107,6 +107,7 @@ impl Fleet {
                 engine: Engine::Up,
                 tasks: tasks.collect(),
                 uncounted: false,
+                lacks: BTreeSet::new(),
                 closed_ports: vec![],
                 uptime: Some(tug_model::Millis(self.now.0)),
             };

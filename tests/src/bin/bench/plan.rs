@@ -1,6 +1,6 @@
 //! The control plane's side of a large deployment: 10,000 tasks planned in one pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +118,7 @@ fn reported(world: &World) -> World {
             engine: Engine::Up,
             tasks: tasks.remove(node).unwrap_or_default(),
             uncounted: false,
+            lacks: BTreeSet::new(),
             closed_ports: Vec::new(),
             uptime: None,
         };
