@@ -111,8 +111,13 @@ impl Running {
 
     /// Presses Ctrl-C on its terminal.
     pub fn press_ctrl_c(&mut self) -> Result<()> {
+        self.press("\x03")
+    }
+
+    /// Presses these keys on its terminal.
+    pub fn press(&mut self, keys: &str) -> Result<()> {
         let terminal = self.terminal.as_mut().context("it has no terminal")?;
-        Ok(terminal.write_all(b"\x03")?)
+        Ok(terminal.write_all(keys.as_bytes())?)
     }
 
     /// Waits for its end, and gives all that it has written.

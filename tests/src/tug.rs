@@ -37,6 +37,8 @@ pub struct Tug {
     is_one: bool,
     server: Option<Child>,
     agent: Option<Child>,
+    /// The port on which it listens for other machines, on loopback.
+    listen: Option<u16>,
     place: Place,
     _turn: MutexGuard<'static, ()>,
 }
@@ -74,6 +76,17 @@ impl Tug {
         Ok(tug)
     }
 
+    /// The same as [`Tug::start`], with a control plane that is reached by TLS too, at [`Tug::url`].
+    pub async fn start_reachable() -> Result<Self> {
+        docker::require().await?;
+        let mut tug = Self::prepared(Place { docker: docker::socket(), prefix: Vec::new() }).await?;
+        tug.listen = Some(free_port());
+        tug.start_server()?;
+        tug.start_agent()?;
+        tug.until_connected().await?;
+        Ok(tug)
+    }
+
     /// Both in one process: `tug server --agent`, with the Engine behind `docker`.
     pub async fn start_as_one(docker: PathBuf) -> Result<Self> {
         let mut tug = Self::prepared(Place { docker, prefix: Vec::new() }).await?;
@@ -88,7 +101,7 @@ impl Tug {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let node = format!("test-{}-{number}", std::process::id());
         let folder = TempDir::with_prefix("tug-test-")?;
-        Ok(Self { folder, node, is_one: false, server: None, agent: None, place, _turn: turn })
+        Ok(Self { folder, node, is_one: false, server: None, agent: None, listen: None, place, _turn: turn })
     }
 
     /// A project name that no other test uses.
@@ -112,6 +125,11 @@ impl Tug {
         self.folder.path().join("tug.sock")
     }
 
+    /// Where it is reached by TLS, if it is.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.listen.unwrap_or_default())
+    }
+
     /// A client of the API.
     pub fn client(&self) -> Client {
         Client::new(Channel::unix(self.socket()))
@@ -124,7 +142,8 @@ impl Tug {
         ensure!(self.server.is_none(), "the orchestrator runs already");
         let state = self.server_folder();
         let docker = self.place.docker.to_string_lossy();
-        let mut arguments = vec!["--state-dir", &*state, "--listen", "none"];
+        let listen = self.listen.map_or_else(|| "none".to_owned(), |port| format!("127.0.0.1:{port}"));
+        let mut arguments = vec!["--state-dir", &*state, "--listen", &*listen];
         if self.is_one {
             arguments.extend([
                 "--agent",

@@ -2,6 +2,7 @@
 //! containers, sockets, files. The tests take turns; each cleans up whatever happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod access;
 mod cluster;
 mod commands;
 mod daemons;
@@ -10,6 +11,7 @@ mod durability;
 mod engine;
 mod examples;
 mod healing;
+mod nodes;
 mod order;
 mod readme;
 mod streams;
@@ -55,7 +57,11 @@ struct Web {
 impl Web {
     /// Starts Tug and deploys `replicas` of it.
     async fn start(name: &str, replicas: u32) -> Result<Self> {
-        let tug = Tug::start().await?;
+        Self::start_on(Tug::start().await?, name, replicas).await
+    }
+
+    /// Deploys `replicas` of it.
+    async fn start_on(tug: Tug, name: &str, replicas: u32) -> Result<Self> {
         let web = Self { project: tug.project(name), tug, image: hello_image().await, port: free_port() };
         web.tug.apply(&web.manifest(replicas, "1")).await?;
         Ok(web)

@@ -72,10 +72,11 @@ async fn wait(context: &mut Context, id: &NodeId, arguments: &DrainArguments) ->
     let mut judge = Judge { may_be_stuck: arguments.deadline.is_none(), stuck: None };
     let mut progress = leaving::Leaving::new(context.screen.facts);
     let interrupt = context.interrupt.clone();
-    let mut latest = None;
+    let (mut latest, mut is_lost) = (None, false);
     loop {
         match look(context, id).await {
             Ok(one) => {
+                is_lost = false;
                 progress.show(&lines(&one), &mut context.screen);
                 let verdict = judge.see(&one, Instant::now());
                 if verdict != Verdict::Wait {
@@ -88,8 +89,11 @@ async fn wait(context: &mut Context, id: &NodeId, arguments: &DrainArguments) ->
                 return Err(Failure::new(format!("{id} was removed meanwhile")));
             }
             // The drain is on disk: a server that is away for a moment changes nothing of it.
-            Err(CallError::Transport(_)) => {}
-            Err(CallError::Api(error)) if matches!(error.code, Code::Unavailable | Code::TooMany) => {}
+            Err(error) if may_pass(&error) => {
+                if !std::mem::replace(&mut is_lost, true) {
+                    context.screen.note("the connection to the server was lost, trying again");
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         if Instant::now() >= deadline {
@@ -102,6 +106,14 @@ async fn wait(context: &mut Context, id: &NodeId, arguments: &DrainArguments) ->
                 .hint("it goes on; wait longer with --timeout"));
         }
         pause(&interrupt, id).await?;
+    }
+}
+
+fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Transport(_) => true,
+        CallError::Api(said) => matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout),
+        CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => false,
     }
 }
 
