@@ -44,7 +44,7 @@ impl LeaseBook {
 
     /// Takes a lease from the control plane that is followed.
     pub(crate) fn take(&self, lease: &Lease, following: &Following) -> Result<(), NoLease> {
-        let Following { cluster: ours, epoch, generation: _ } = following;
+        let Following { cluster: ours, epoch, generation: _, endpoints: _ } = following;
         if *ours != lease.cluster {
             return Err(NoLease::OtherCluster { ours: ours.clone(), theirs: lease.cluster.clone() });
         }

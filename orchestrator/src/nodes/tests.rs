@@ -81,6 +81,7 @@ fn task(slot: u32) -> Change {
         template: template.hash(),
         desired: Desired::Run,
         created_at: Timestamp(1),
+        exclusive: None,
     };
     Change::PutTask(Arc::new(task))
 }

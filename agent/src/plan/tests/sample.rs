@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tug_model::assignment::{AssignedTask, Assignment, Resources};
 use tug_model::endpoints::{Endpoints, NodeEndpoints, ServiceEndpoints, Stamp};
-use tug_model::project::ServiceRef;
 use tug_model::lease::FencingNumber;
+use tug_model::project::ServiceRef;
 use tug_model::spec::container::{Attachment, Container, Mount, MountSource};
 use tug_model::spec::resource::{Network, Volume};
 use tug_model::spec::service::{Port, PortMode, Probe, Protocol, Restart};

@@ -96,6 +96,7 @@ fn change(step: &Step) -> Change {
                 node: node_id(*node),
                 desired: *desired,
                 created_at: Timestamp(1),
+                exclusive: None,
             }))
         }
         Step::Remove { service, slot } => Change::RemoveTask(task_id(service, *slot)),

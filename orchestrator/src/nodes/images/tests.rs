@@ -70,6 +70,7 @@ impl Bench {
                 template: template.hash(),
                 desired: Desired::Run,
                 created_at: Timestamp(1),
+                exclusive: None,
             })));
         }
         self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
