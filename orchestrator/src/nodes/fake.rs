@@ -198,7 +198,7 @@ impl FakeAgent {
             uncounted: false,
             lacks: self.behaviour().lacks,
             closed_ports: Vec::new(),
-            uptime: Some(self.0.uptime.fetch_add(1, Ordering::Relaxed)).map(Millis),
+            uptime: Some(Millis(self.0.uptime.fetch_add(1, Ordering::Relaxed))),
         }
     }
 }

@@ -45,9 +45,10 @@ impl Session {
                     sent = lease.tasks;
                 }
                 Ok(Err(error)) => {
-                    let reason = match &error {
-                        CallError::Api(error) => error.message.clone(),
-                        _ => chain(&error),
+                    let reason = if let CallError::Api(refusal) = &error {
+                        refusal.message.clone()
+                    } else {
+                        chain(&error)
                     };
                     if reason != complaint {
                         tracing::warn!(node = %self.node, reason, "an agent does not take its lease");

@@ -133,12 +133,7 @@ impl Drawing {
                 Some(("cpu", value)) => info.capacity.cpus = NanoCpus(number::<u64>(value) * 1_000_000_000),
                 Some(("mem", value)) => info.capacity.memory = Bytes(number::<u64>(value) << 20),
                 Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
-                Some(("drain", value)) => {
-                    let (at, deadline) =
-                        value.split_once('+').map_or((value, None), |(at, after)| (at, Some(after)));
-                    let deadline = deadline.map(|after| Millis(number(after)));
-                    availability = Availability::Drain { at: Timestamp(number(at)), deadline };
-                }
+                Some(("drain", value)) => availability = draining(value),
                 Some(("lost", at)) => at.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
                 Some(("losses", at)) => {
                     at.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
@@ -243,6 +238,12 @@ impl Drawing {
             self.projects.into_iter().map(|(name, spec)| (name, Arc::new(stored(spec)))).collect();
         self.world
     }
+}
+
+/// `AT`, or `AT+DEADLINE`.
+fn draining(words: &str) -> Availability {
+    let (at, deadline) = words.split_once('+').map_or((words, None), |(at, after)| (at, Some(after)));
+    Availability::Drain { at: Timestamp(number(at)), deadline: deadline.map(|after| Millis(number(after))) }
 }
 
 fn empty(name: ProjectName) -> spec::Project {
