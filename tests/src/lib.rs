@@ -11,6 +11,7 @@ pub mod fake;
 pub mod image;
 pub mod lab;
 pub mod load;
+pub mod machine;
 pub mod running;
 pub mod sim;
 pub mod tug;

@@ -76,7 +76,7 @@ impl Tug {
         Ok(tug)
     }
 
-    /// The same as [`Tug::start`], with a control plane that is reached by TLS too, at [`Tug::url`].
+    /// The same as [`Tug::start`], with daemons that other machines reach too: the control plane at [`Tug::url`].
     pub async fn start_reachable() -> Result<Self> {
         docker::require().await?;
         let mut tug = Self::prepared(Place { docker: docker::socket(), prefix: Vec::new() }).await?;
@@ -152,11 +152,16 @@ impl Tug {
                 "--node",
                 &self.node,
                 "--peer-listen",
-                "none",
+                self.peer_listen(),
             ]);
         }
         self.server = Some(self.daemon("server", &arguments)?);
         Ok(())
+    }
+
+    /// Where the agent listens for others.
+    fn peer_listen(&self) -> &'static str {
+        if self.listen.is_some() { "127.0.0.1:0" } else { "none" }
     }
 
     /// The state folder of the orchestrator.
@@ -218,7 +223,7 @@ impl Tug {
                 "--node",
                 &self.node,
                 "--peer-listen",
-                "none",
+                self.peer_listen(),
             ],
         )
     }

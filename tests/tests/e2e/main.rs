@@ -11,6 +11,7 @@ mod durability;
 mod engine;
 mod examples;
 mod healing;
+mod join;
 mod nodes;
 mod order;
 mod readme;
