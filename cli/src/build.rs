@@ -28,6 +28,10 @@ const QUEUE: usize = 16;
 /// How long the Engine may take to begin to answer, in seconds.
 const PATIENCE: u64 = 120;
 
+/// What is said before building where the server is elsewhere: its nodes bring images to each other, and to nobody else.
+const NOT_A_NODE: &str = "images are built by the Engine of this machine: if it is no node of the cluster, no node has them; \
+                          build on a node, or push them to a registry";
+
 /// Builds every image that `manifest` needs built, and notes the ids in it.
 pub(crate) async fn images(
     context: &mut Context,
@@ -38,6 +42,9 @@ pub(crate) async fn images(
         return Ok(());
     }
     let docker = connect(engine)?;
+    if context.is_elsewhere {
+        context.screen.note(NOT_A_NODE);
+    }
     let mut built: Vec<(Build, String, String)> = Vec::new();
     for (service, build) in manifest.builds.clone() {
         let Some(container) = manifest.request.spec.services.get(&service).map(|one| &one.container) else {

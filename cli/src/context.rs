@@ -18,6 +18,8 @@ use crate::render::Screen;
 pub(crate) struct Context {
     /// Asks the server.
     pub(crate) client: Client,
+    /// That server is reached by TLS: it may be on another machine.
+    pub(crate) is_elsewhere: bool,
     /// Where everything is shown.
     pub(crate) screen: Screen,
     /// The time of day.

@@ -82,10 +82,10 @@ async fn dispatch(
     } else {
         Place::Socket(connection.socket.clone())
     };
-    let client = place.client()?;
+    let (client, is_elsewhere) = (place.client()?, place.is_elsewhere());
     let screen = std::mem::replace(screen, Screen::of_process());
-    let mut context =
-        Context { client, screen, clock: Clock::system(), interrupt: interrupt.clone(), surroundings };
+    let (clock, heard) = (Clock::system(), interrupt.clone());
+    let mut context = Context { client, is_elsewhere, screen, clock, interrupt: heard, surroundings };
     // Daemons end in their own time.
     let is_daemon = matches!(asked, Command::Dev(_) | Command::Server(_) | Command::Agent(_));
     tokio::select! {

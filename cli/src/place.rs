@@ -94,6 +94,11 @@ impl Place {
             Self::Elsewhere(saved) => saved.client(),
         }
     }
+
+    /// Whether the server is reached by TLS: it may be on another machine.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Elsewhere(_))
+    }
 }
 
 // === impl Saved ===

@@ -148,6 +148,7 @@ mod tests {
             clock: Clock::starting_at(sample::NOW),
             interrupt,
             surroundings: Surroundings::default(),
+            is_elsewhere: false,
         };
         let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
         let manifest =

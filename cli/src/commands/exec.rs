@@ -237,6 +237,7 @@ mod tests {
             clock: Clock::starting_at(sample::NOW),
             interrupt: Interrupt::new(),
             surroundings: Surroundings::default(),
+            is_elsewhere: false,
         };
         let failure = run(&mut context, &arguments("tug exec --slot 2 web -- false")).await.unwrap_err();
         assert_eq!(failure, Failure::silent(7));

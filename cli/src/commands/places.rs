@@ -159,7 +159,7 @@ mod tests {
         let (screen, out, err) = Screen::in_memory(Facts::default());
         let client = Client::new(Channel::unix("/nowhere"));
         let (clock, interrupt) = (Clock::starting_at(sample::NOW), Interrupt::new());
-        let mut context = Context { client, screen, clock, interrupt, surroundings };
+        let mut context = Context { client, is_elsewhere: false, screen, clock, interrupt, surroundings };
         let mut tug = |line: &str| {
             let Arguments { connection, command } =
                 Arguments::try_parse_from(line.split_whitespace()).unwrap();

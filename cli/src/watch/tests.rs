@@ -87,6 +87,7 @@ impl Server {
             clock: tug_api::Clock::starting_at(sample::NOW),
             interrupt: Interrupt::new(),
             surroundings: Surroundings::default(),
+            is_elsewhere: false,
         };
         (context, err)
     }
