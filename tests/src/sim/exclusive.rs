@@ -21,7 +21,7 @@ use tug_api::Clock;
 use tug_api::client::{CallError, Client, Guard};
 use tug_api::transport::Channel;
 use tug_api::user::{ApplyRequest, RestartRequest};
-use tug_model::{ProjectName, Timestamp};
+use tug_model::{Millis, ProjectName, Timestamp};
 use tug_orchestrator::app::{self as orchestrator, Orchestrator};
 use tug_orchestrator::store::MemoryDisk;
 
@@ -83,6 +83,8 @@ enum Event {
 struct World {
     clock: Clock,
     disk: MemoryDisk,
+    /// Mostly so short that only the leases are in the way of a replacement.
+    lost_after: Millis,
     orchestrator: Option<(orchestrator::Handle, JoinHandle<()>)>,
     machines: Vec<Machine>,
     dice: fastrand::Rng,
@@ -128,6 +130,7 @@ impl World {
         Self {
             clock,
             disk: MemoryDisk::default(),
+            lost_after: Millis(if seed % 4 == 0 { 10_000 } else { 200 }),
             orchestrator: None,
             machines: machines.collect(),
             dice,
@@ -142,7 +145,8 @@ impl World {
             machine.start_agent().await?;
         }
         self.pass(2_000).await?;
-        self.apply(1).await?;
+        let version = self.dice.u8(0..4);
+        self.apply(version).await?;
         self.pass(10_000).await?;
         for _ in 0..STEPS {
             let event = self.draw();
@@ -177,7 +181,7 @@ impl World {
             78..84 => Event::Orchestrator(self.dice.u64(0..20_000)),
             84..88 => Event::Slow(machine),
             88..92 => Event::Clumsy(machine),
-            92..97 => Event::Change(self.dice.u8(0..6)),
+            92..97 => Event::Change(self.dice.u8(0..8)),
             _ => Event::Restart,
         }
     }
@@ -234,10 +238,10 @@ impl World {
 
     /// The service in one of its versions: one that ends when asked, one that must be killed, one that crashes.
     async fn apply(&mut self, version: u8) -> Result<()> {
-        let kind = match version % 3 {
-            0 => "stubborn",
+        let kind = match version % 4 {
             1 => "good",
-            _ => "crash",
+            3 => "crash",
+            _ => "stubborn",
         };
         let db = json!({ "container": { "image": format!("{kind}:{version}") }, "exclusive": true });
         let spec = serde_json::from_value(json!({ "name": "shop", "services": { "db": db } }))?;
@@ -300,7 +304,8 @@ impl World {
     }
 
     async fn start_orchestrator(&mut self) -> Result<()> {
-        let config = orchestrator::Config::simulated(&self.disk, "simulated", self.clock);
+        let mut config = orchestrator::Config::simulated(&self.disk, "simulated", self.clock);
+        config.timing.lost_after = self.lost_after;
         let (orchestrator, handle) = Orchestrator::open(config).await.context("open the store")?;
         let running = tokio::spawn(async move {
             // It ends only by being killed.

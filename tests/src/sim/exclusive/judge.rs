@@ -5,9 +5,10 @@ use tug_model::Timestamp;
 use super::machine::Machine;
 use crate::fake::Run;
 
-/// A machine that wakes up from suspension stops what has no lease any more within this time, though its engine is slow.
-/// Until then it runs: nobody can stop what has slept before he wakes up himself.
-const WAKING: u64 = 1_500;
+/// A machine that wakes up from suspension stops what has no lease any more within this time, though its engine takes a
+/// second to say what there is, and another one to kill it. Until then it runs: nobody can stop what has slept before he
+/// wakes up himself.
+const WAKING: u64 = 2_500;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn what_sleeps_does_not_run() {
         let (now, asleep) = (Timestamp(10_000), [(Timestamp(1_000), Some(Timestamp(2_000)))]);
-        assert_eq!(awake((500, 4_000), &asleep, now), [(500, 1_000), (3_500, 4_000)]);
+        assert_eq!(awake((500, 5_000), &asleep, now), [(500, 1_000), (4_500, 5_000)]);
         assert_eq!(awake((1_200, 1_800), &asleep, now), []);
         assert_eq!(awake((5_000, 6_000), &asleep, now), [(5_000, 6_000)]);
         assert_eq!(awake((500, 4_000), &[(Timestamp(1_000), None)], now), [(500, 1_000)]);
