@@ -173,7 +173,11 @@ fn refused(error: CallError) -> Failure {
         CallError::Api(error) if error.code == Code::Unauthenticated => {
             Failure { hint: error.hint, ..Failure::new(error.message) }
         }
-        other => other.into(),
+        other @ (CallError::Transport(_)
+        | CallError::Api(_)
+        | CallError::Request(_)
+        | CallError::Encode(_)
+        | CallError::Decode(_)) => other.into(),
     }
 }
 

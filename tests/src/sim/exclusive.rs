@@ -130,7 +130,7 @@ impl World {
         Self {
             clock,
             disk: MemoryDisk::default(),
-            lost_after: Millis(if seed % 4 == 0 { 10_000 } else { 200 }),
+            lost_after: Millis(if seed.is_multiple_of(4) { 10_000 } else { 200 }),
             orchestrator: None,
             machines: machines.collect(),
             dice,
