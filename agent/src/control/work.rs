@@ -13,7 +13,7 @@ use tug_model::{Digest, TaskId, Timestamp};
 use super::configs::ConfigFiles;
 use super::lease;
 use super::private::{OwnState, Private};
-use crate::image::{FetchError, Images};
+use crate::image::{FetchError, Images, Otherwise};
 use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
@@ -278,16 +278,30 @@ async fn fetch(tools: &Tools, orders: &Orders, wanted: &ImageWanted) -> Result<S
     if let Some(id) = here {
         return Ok(id);
     }
+    let meant = wanted.pin.as_deref().and_then(|pin| Digest::parse(pin).ok());
+    if let Some(meant) = &meant
+        && let Some(id) = tools.runtime.image_present(meant.as_str()).await?
+    {
+        return Ok(id);
+    }
     let (notes, image) = (tools.notes.clone(), wanted.clone());
     let progress = Box::new(move |text: String| {
         // Nobody listens any more when the agent stops.
         let _ = notes.send(Note::Progress(image.clone(), text));
     });
-    if let Some(image) = pinned {
-        let fetched = tools.images.fetch(&image, &*progress).await;
-        let name = || orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
-        fetched.map_err(|source| StepError::NotHad { name: name(), image: image.clone(), source })?;
-        return Ok(wanted.reference.clone());
+    let has_registry = pinned.is_none() && wanted.policy != PullPolicy::Never;
+    let otherwise = if has_registry { Otherwise::Registry } else { Otherwise::Nothing };
+    if let Some(image) = pinned.or(meant) {
+        match tools.images.fetch(&image, otherwise, &*progress).await {
+            Ok(()) => return Ok(image.to_string()),
+            Err(error) if has_registry => {
+                tracing::info!(%image, reason = chain(&error), "not from another node");
+            }
+            Err(source) => {
+                let name = orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
+                return Err(StepError::NotHad { name, image, source });
+            }
+        }
     }
     if wanted.policy == PullPolicy::Never {
         let reference = wanted.reference.clone();

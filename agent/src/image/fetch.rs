@@ -23,6 +23,8 @@ use crate::runtime::{ImageStore, RuntimeError};
 
 /// How long the control plane has to say who has an image.
 const ANSWER: Duration = Duration::from_secs(20);
+/// The same where a registry may have it.
+const SOON: Duration = Duration::from_secs(5);
 /// How long another agent may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
 /// The wait before all sources are tried again.
@@ -40,8 +42,8 @@ pub(crate) enum FetchError {
     #[error("this engine cannot take images from other nodes")]
     Unable,
     /// Nobody has said who has it.
-    #[error("the control plane has not said within {} s which node has it", ANSWER.as_secs())]
-    NoAnswer,
+    #[error("the control plane has not said within {} s which node has it", .0.as_secs())]
+    NoAnswer(Duration),
     /// It is nowhere.
     #[error("no node has it: build it, or `docker load` it on a node")]
     Nowhere,
@@ -76,6 +78,8 @@ pub(crate) enum Trouble {
     Busy,
     #[error("{0}")]
     Theirs(String),
+    #[error("what it has is for {0}")]
+    Foreign(String),
     #[error("what it sent is not the image")]
     Wrong,
     #[error("what came from several nodes does not fit together")]
@@ -88,6 +92,15 @@ pub(crate) enum Trouble {
     NotTaken,
     #[error("work on the disk was broken off")]
     Ended,
+}
+
+/// Where else an image may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// Nowhere.
+    Nothing,
+    /// From a registry, which may have it for other platforms, too.
+    Registry,
 }
 
 /// Told how far it is, for people.
@@ -118,11 +131,21 @@ struct Meter<'a> {
 
 impl Images {
     /// Sees to it that the engine has `image`, which other nodes may have.
-    pub(crate) async fn fetch(&self, image: &Digest, progress: Progress<'_>) -> Result<(), FetchError> {
+    pub(crate) async fn fetch(
+        &self,
+        image: &Digest,
+        otherwise: Otherwise,
+        progress: Progress<'_>,
+    ) -> Result<(), FetchError> {
         let Some(store) = self.store() else { return Err(FetchError::Unable) };
+        let (patience, platform) = match otherwise {
+            Otherwise::Nothing => (ANSWER, None),
+            Otherwise::Registry => (SOON, self.platform().await),
+        };
         let mut wish = self.exchange.want(image);
         progress("from another node".to_owned());
-        let mut sources = timeout(ANSWER, wish.sources()).await.map_err(|_| FetchError::NoAnswer)?;
+        let mut sources =
+            timeout(patience, wish.sources()).await.map_err(|_| FetchError::NoAnswer(patience))?;
         let _turn = self.incoming.acquire().await.map_err(|_| FetchError::Unable)?;
         let (mut fruitless, mut liars) = (0, BTreeMap::new());
         loop {
@@ -139,7 +162,7 @@ impl Images {
                     Ok(transfer) => transfer,
                     Err(trouble) => return Err(FetchError::Failed(chain(&trouble))),
                 };
-                let trouble = match transfer.run().await {
+                let trouble = match transfer.run(platform.as_deref()).await {
                     Ok(()) => return Ok(()),
                     Err(trouble) if trouble.is_ours() => {
                         let node = source.node.clone();
@@ -173,6 +196,11 @@ impl Images {
         }
     }
 
+    /// What this engine runs, as `os/arch`.
+    async fn platform(&self) -> Option<String> {
+        self.runtime.check().await.ok().map(|engine| format!("{}/{}", engine.os, engine.arch))
+    }
+
     fn transfer<'a>(
         &'a self,
         store: &'a dyn ImageStore,
@@ -193,8 +221,11 @@ impl Images {
 // === impl Transfer ===
 
 impl Transfer<'_> {
-    async fn run(&mut self) -> Result<(), Trouble> {
+    async fn run(&mut self, platform: Option<&str>) -> Result<(), Trouble> {
         let shape = in_time(self.client.shape(self.image)).await?;
+        if platform.is_some_and(|ours| !shape.platform.is_empty() && shape.platform != ours) {
+            return Err(Trouble::Foreign(shape.platform));
+        }
         if shape.layers.len() > MOST_LAYERS {
             return Err(Trouble::Wrong);
         }
@@ -381,13 +412,14 @@ impl Trouble {
             | Self::Busy
             | Self::Theirs(_)
             | Self::Mixed
+            | Self::Foreign(_)
             | Self::Wrong => false,
         }
     }
 
     /// Whether the other node is not worth another try.
     fn is_a_lie(&self) -> bool {
-        matches!(self, Self::Wrong | Self::Spool(SpoolError::Wrong { .. }))
+        matches!(self, Self::Wrong | Self::Foreign(_) | Self::Spool(SpoolError::Wrong { .. }))
     }
 }
 
