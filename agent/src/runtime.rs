@@ -201,6 +201,8 @@ pub struct EngineInfo {
     pub memory: Bytes,
     /// Where it keeps images, containers and volumes.
     pub root: PathBuf,
+    /// Whether containers live on when it is started anew (`live-restore`).
+    pub keeps_containers: bool,
 }
 
 // === impl ContainerRequest ===

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::name::{NetworkName, NodeId, ProjectName, ServiceName, TaskId, VolumeName};
-use crate::quantity::{Revision, Slot};
+use crate::quantity::{Revision, Slot, Timestamp};
 use crate::spec::resource::{Config, Network, Volume};
 use crate::task::{Desired, Template, TemplateHash};
 
@@ -22,6 +22,9 @@ pub struct Assignment {
     pub epoch: u64,
     /// The commit that it was computed from.
     pub generation: Revision,
+    /// By which run of the control plane; `None`: it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
     /// Whose it is.
     pub node: NodeId,
     /// The tasks, sorted by id.
@@ -32,6 +35,16 @@ pub struct Assignment {
     pub projects: BTreeMap<ProjectName, Resources>,
     /// The contents of the configs that they mount, by hash.
     pub configs: BTreeMap<String, Config>,
+}
+
+/// One run of a control plane, from opening its store to closing it. What it found there is all that earlier runs have ever
+/// told anybody; where it is less, the store is a copy from before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began. Two runs that began with the same commit differ in this.
+    pub at: Timestamp,
+    /// The newest commit that it found.
+    pub found: Revision,
 }
 
 /// One task of an assignment.
@@ -81,6 +94,7 @@ impl Assignment {
             cluster: String::new(),
             epoch: 0,
             generation: Revision(0),
+            run: None,
             node,
             tasks: Vec::new(),
             templates: BTreeMap::new(),
@@ -101,7 +115,20 @@ impl Assignment {
         if theirs < ours {
             return Err(Refusal::Older { ours: self.generation, theirs: next.generation });
         }
-        Ok(())
+        if self.epoch == next.epoch { Run::knows(next.run, self.run, self.generation) } else { Ok(()) }
+    }
+}
+
+impl Run {
+    /// Whether `next` knows what `ours` told as of `generation`. A copy of a store from before that counts on by itself: its
+    /// numbers become greater, and mean something else.
+    pub(crate) fn knows(next: Option<Self>, ours: Option<Self>, generation: Revision) -> Result<(), Refusal> {
+        match next {
+            Some(run) if next != ours && run.found < generation => {
+                Err(Refusal::Forgetful { ours: generation, found: run.found })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
@@ -131,5 +158,16 @@ pub enum Refusal {
         ours: Revision,
         /// What it was sent.
         theirs: Revision,
+    },
+    /// It comes from a store that does not know what the node was told before.
+    #[error(
+        "the control plane began with commit {found}, and this node already follows {ours}: its store is an older copy. Bring \
+         the newest back, or make this one count with `tug restore`"
+    )]
+    Forgetful {
+        /// What the node follows.
+        ours: Revision,
+        /// What the control plane began with.
+        found: Revision,
     },
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::assignment::{Assignment, Refusal};
+use crate::assignment::{Assignment, Refusal, Run};
 use crate::name::{NodeId, ProjectName, ServiceName, TaskId};
 use crate::project::ServiceRef;
 use crate::quantity::Revision;
@@ -50,6 +50,9 @@ pub struct Stamp {
     pub epoch: u64,
     /// The commit.
     pub generation: Revision,
+    /// By which run of the control plane; see [`Assignment::run`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 /// All endpoints that a node knows.
@@ -110,6 +113,9 @@ impl Endpoints {
         if is_ours && (stamp.epoch, stamp.generation) < (self.stamp.epoch, self.stamp.generation) {
             return Err(Refusal::Older { ours: self.stamp.generation, theirs: stamp.generation });
         }
+        if is_ours && stamp.epoch == self.stamp.epoch {
+            Run::knows(stamp.run, self.stamp.run, self.stamp.generation)?;
+        }
         let known = if is_ours { self.services.as_slice() } else { &[] };
         let mut services: BTreeMap<ServiceRef, Arc<ServiceEndpoints>> =
             known.iter().map(|known| (known.service_ref(), Arc::clone(known))).collect();
@@ -147,7 +153,7 @@ mod tests {
     }
 
     fn stamp(cluster: &str, epoch: u64, generation: u64) -> Stamp {
-        Stamp { cluster: cluster.into(), epoch, generation: Revision(generation) }
+        Stamp { cluster: cluster.into(), epoch, generation: Revision(generation), run: None }
     }
 
     fn assignment() -> Assignment {

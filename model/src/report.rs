@@ -62,6 +62,10 @@ pub enum Engine {
         reason: String,
         /// Since when.
         age: Millis,
+        /// What it runs ends when it starts again: nothing listens at its socket, and it was not set to keep containers
+        /// alive meanwhile (`live-restore`).
+        #[serde(default)]
+        doomed: bool,
     },
 }
 

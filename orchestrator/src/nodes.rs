@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tug_api::Clock;
 use tug_api::node::NodeClient;
 use tug_api::transport::Channel;
-use tug_model::assignment::Hints;
+use tug_model::assignment::{Hints, Run};
 use tug_model::report::{Following, Report};
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
@@ -59,6 +59,8 @@ pub struct Publisher(Arc<Shared>);
 struct Shared {
     store: Store,
     clock: Clock,
+    /// What the agents are told about who tells them.
+    run: Run,
     closing: CancellationToken,
     sessions: TaskTracker,
     board: Mutex<Board>,
@@ -115,15 +117,17 @@ struct Told {
 // === impl Nodes ===
 
 impl Nodes {
-    /// Without any node.
+    /// Without any node. What the store has now is what earlier runs left.
     pub fn new(store: Store, clock: Clock) -> (Self, Publisher) {
         let state = store.snapshot();
         let (mut board, mut known) = (Board::default(), Known::default());
         board.follow(&state);
         known.observed.level = state.revision;
+        let run = Run { at: clock.now(), found: state.revision };
         let shared = Arc::new(Shared {
             store,
             clock,
+            run,
             closing: CancellationToken::new(),
             sessions: TaskTracker::new(),
             board: Mutex::new(board),

@@ -6,6 +6,7 @@
     reason = "a guard that cannot clean up says so; a test that reaches too far fails"
 )]
 
+pub mod cluster;
 pub mod docker;
 pub mod fake;
 pub mod image;

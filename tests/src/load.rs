@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long one request may take before it counts as failed.
@@ -22,6 +23,8 @@ pub struct Outcome {
     pub answers: BTreeMap<String, usize>,
     /// What went wrong, each time.
     pub failures: Vec<String>,
+    /// When that was, the last time.
+    pub last_failure: Option<Instant>,
 }
 
 /// A load that runs until it is asked for its outcome.
@@ -61,6 +64,11 @@ impl Load {
         self.outcome.lock().await.total()
     }
 
+    /// What has become of the requests so far.
+    pub async fn outcome(&self) -> Outcome {
+        self.outcome.lock().await.clone()
+    }
+
     /// Waits until so many more requests have been made.
     pub async fn more(&self, requests: usize) -> Result<()> {
         let wanted = self.count().await + requests;
@@ -91,7 +99,10 @@ impl Outcome {
     fn count(&mut self, answer: Result<String>) {
         match answer {
             Ok(answer) => *self.answers.entry(answer).or_default() += 1,
-            Err(error) => self.failures.push(format!("{error:#}")),
+            Err(error) => {
+                self.failures.push(format!("{error:#}"));
+                self.last_failure = Some(Instant::now());
+            }
         }
     }
 }

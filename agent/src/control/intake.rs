@@ -129,9 +129,8 @@ impl Control {
                 self.observe(now);
             }
             Err(error) => {
-                let reason = chain(&error);
-                if self.pulse.failed(reason.clone(), now, look.took) {
-                    tracing::warn!(reason, "the engine does not answer");
+                if self.pulse.failed(&error, now, look.took) {
+                    tracing::warn!(reason = chain(&error), "the engine does not answer");
                 }
             }
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tug_api::error::chain;
 use tug_model::Timestamp;
 use tug_model::report::Engine;
 
-use crate::runtime::EngineInfo;
+use crate::runtime::{Cause, EngineInfo, RuntimeError};
 
 /// The pace of looking, and the outcome.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Pulse {
     failures: u32,
     failing_since: Option<Timestamp>,
     reason: String,
+    /// The last look found nothing that listens.
+    is_gone: bool,
 }
 
 /// Without any event, the list is asked for this often.
@@ -50,6 +53,7 @@ impl Pulse {
             failures: 0,
             failing_since: None,
             reason: String::new(),
+            is_gone: false,
         }
     }
 
@@ -92,12 +96,13 @@ impl Pulse {
     }
 
     /// A look has failed; returns whether the engine counts as down from now on.
-    pub(super) fn failed(&mut self, reason: String, now: Timestamp, took: Duration) -> bool {
+    pub(super) fn failed(&mut self, error: &RuntimeError, now: Timestamp, took: Duration) -> bool {
         self.end(took);
         self.due = self.due.min(Instant::now() + RETRY).max(Instant::now() + LEAST_SPACING);
         self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(now);
-        self.reason = reason;
+        self.reason = chain(error);
+        self.is_gone = matches!(error.cause, Cause::Missing);
         self.failures == FAILURES
     }
 
@@ -120,7 +125,9 @@ impl Pulse {
     pub(super) fn engine(&self, now: Timestamp) -> Engine {
         match self.failing_since {
             Some(since) if self.is_down() => {
-                Engine::Down { reason: self.reason.clone(), age: now.since(since) }
+                let ends_all = self.info.as_ref().is_some_and(|info| !info.keeps_containers);
+                let doomed = self.is_gone && ends_all;
+                Engine::Down { reason: self.reason.clone(), age: now.since(since), doomed }
             }
             Some(_) | None => Engine::Up,
         }

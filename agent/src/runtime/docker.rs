@@ -79,6 +79,7 @@ impl Docker {
             cpus: NanoCpus(unsigned(info.ncpu).saturating_mul(1_000_000_000)),
             memory: Bytes(unsigned(info.mem_total)),
             root: PathBuf::from(info.docker_root_dir.unwrap_or_default()),
+            keeps_containers: info.live_restore_enabled.unwrap_or_default(),
         })
     }
 }

@@ -145,7 +145,7 @@ fn own_detail(status: &NodeStatus) -> Option<String> {
             Some(silent) => format!("last heard of {} ago", age(silent)),
             None => "not heard of since the server started".to_owned(),
         }),
-        (Some(Engine::Down { reason, age: since }), _) => {
+        (Some(Engine::Down { reason, age: since, .. }), _) => {
             Some(format!("its engine is down for {}: {reason}", age(*since)))
         }
         (Some(Engine::Up) | None, _) => status.refusal.clone().filter(|_| status.reasons.is_empty()),
@@ -181,7 +181,8 @@ mod tests {
         b.reasons = vec!["silent for 1m 30s: its tasks are replaced elsewhere".into()];
         b.node.role = Role::Worker;
         c.state = NodeState::EngineDown;
-        c.engine = Some(Engine::Down { reason: "connection refused".into(), age: Millis::from_secs(5) });
+        let (reason, age) = ("connection refused".into(), Millis::from_secs(5));
+        c.engine = Some(Engine::Down { reason, age, doomed: false });
         vec![a, b, c]
     }
 

@@ -113,7 +113,7 @@ impl Board {
     /// Where endpoints that are asked for now come from.
     pub(super) fn stamp(&self) -> Stamp {
         let State { cluster, epoch, revision, .. } = &*self.state;
-        Stamp { cluster: cluster.clone(), epoch: *epoch, generation: *revision }
+        Stamp { cluster: cluster.clone(), epoch: *epoch, generation: *revision, run: None }
     }
 
     /// The state, and the tasks of `node`, if an agent that was told them as of `told` does not know all of it.

@@ -86,7 +86,8 @@ impl Session {
         let tasks = ids.iter().filter_map(|id| state.tasks.get(id)).map(AsRef::as_ref);
         let nothing_observed = std::sync::Arc::default();
         let world = world(&state, &nothing_observed);
-        let wanted = plan::assignment(&world, &state.cluster, state.epoch, &self.node, tasks);
+        let mut wanted = plan::assignment(&world, &state.cluster, state.epoch, &self.node, tasks);
+        wanted.run = Some(self.shared.run);
         // Until the answer is here it is not known which of the two the agent follows.
         had.assignment = None;
         self.shared.telling(self);
@@ -97,7 +98,8 @@ impl Session {
 
     /// Says which endpoints the agent has afterwards.
     async fn tell_endpoints(&self, had: &mut Had) -> Result<Revision, Untold> {
-        let (stamp, news) = self.new_endpoints(had).await?;
+        let (mut stamp, news) = self.new_endpoints(had).await?;
+        stamp.run = Some(self.shared.run);
         let known = had.endpoints.take();
         let complete = stamp.generation;
         let generation = match known {

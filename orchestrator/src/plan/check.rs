@@ -125,7 +125,14 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         let observed = world.observed.nodes.get(id);
         let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
         let is_silent = world.nodes.contains_key(id) && observed.is_none_or(|observed| !observed.is_heard());
-        is_silent.then(|| lost_at.max(world.since))
+        let word = observed.and_then(|observed| observed.silent_since);
+        is_silent.then(|| word.unwrap_or(lost_at).max(world.since))
+    };
+    let after = |task: &Task| {
+        let fell_silent = world.observed.nodes.get(&task.node).is_some_and(|it| it.silent_since.is_some());
+        let clashes =
+            world.service(&task.project, &task.service).is_some_and(|service| service.is_stop_first());
+        if fell_silent && !clashes { world.timing.silent_after } else { world.timing.lost_after }
     };
     let created: BTreeSet<_> = plan
         .decisions
@@ -144,7 +151,7 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         let together = world.nodes.keys().filter(|id| silent_since(id) == Some(since)).count();
         let is_active = world.nodes.get(&task.node).is_some_and(|node| node.is_active());
         let braked = is_active && together >= 2 && 2 * together >= world.nodes.len();
-        if braked || now < since.plus(world.timing.lost_after) {
+        if braked || now < since.plus(after(task)) {
             broken.push(format!("{id} is given up too early"));
         }
     }
@@ -256,18 +263,28 @@ impl Changed<'_> {
         self.now.iter().copied().filter(|task| task.desired == Desired::Run)
     }
 
-    /// At most one slot has a task too many, so there are never more than wanted + 1. Where two would clash, a new
-    /// task is never beside another record of its slot.
-    fn never_too_many(&self, broken: &mut Vec<String>) {
+    /// How many tasks are to run beside another in their slot, but for those that nobody can stop.
+    fn surplus(&self, tasks: &[&Task]) -> usize {
         let mut by_slot: BTreeMap<Slot, usize> = BTreeMap::new();
-        for task in self.running() {
+        for task in
+            tasks.iter().filter(|task| task.desired == Desired::Run && is_there(self.world, &task.node))
+        {
             *by_slot.entry(task.slot).or_default() += 1;
+        }
+        by_slot.values().map(|count| count - 1).sum()
+    }
+
+    /// No plan makes more than one slot have a task too many, so there are never more than wanted + 1. Where two would
+    /// clash, a new task is never beside another record of its slot.
+    fn never_too_many(&self, broken: &mut Vec<String>) {
+        for task in self.running() {
             if !self.is_wanted(task.slot) {
                 broken.push(format!("{} runs in a slot that is not wanted", task.id));
             }
         }
-        let surplus: usize = by_slot.values().map(|count| count - 1).sum();
-        if surplus > 1 {
+        let surplus = self.surplus(self.now);
+        // An Engine that is back has what was replaced meanwhile.
+        if surplus > 1 && surplus > self.surplus(self.before) {
             broken.push(format!("{}/{} runs {surplus} tasks too many", self.key.0, self.key.1));
         }
         if !self.service.is_stop_first() {

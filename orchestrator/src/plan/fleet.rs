@@ -12,6 +12,7 @@ use tug_model::node::{Availability, Node};
 use tug_model::quantity::{Millis, Timestamp};
 use tug_model::report::Engine;
 
+use super::world::HUSH;
 use super::{FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, World};
 
 /// A node that lost its connection often is given nothing for so long after the last time, while another one can take it.
@@ -30,6 +31,8 @@ pub(super) struct Fleet<'w> {
 pub(super) struct Machine {
     /// Whether it is there.
     pub(super) presence: Presence,
+    /// Where it is dead: whether it has been away for so long that what must not run twice is replaced, too.
+    pub(super) is_long_dead: bool,
     /// Why its tasks are to be moved away while it is there.
     pub(super) emptied: Option<Emptied>,
     /// Until when it is given nothing that another one can take, because its connection comes and goes.
@@ -63,7 +66,10 @@ pub(super) enum Emptied {
         over: bool,
     },
     /// Its Engine has not answered for long: what is there can neither be looked after nor stopped.
-    NoEngine,
+    NoEngine {
+        /// And ends when the Engine starts again.
+        doomed: bool,
+    },
 }
 
 /// That a node is not of use, and since when.
@@ -72,6 +78,7 @@ struct Absence {
     since: Timestamp,
     after: Millis,
     silent: bool,
+    doomed: bool,
 }
 
 // === impl Fleet ===
@@ -80,16 +87,25 @@ impl<'w> Fleet<'w> {
     pub(super) fn new(world: &'w World, now: Timestamp) -> Self {
         let away: BTreeMap<&NodeId, Absence> =
             world.nodes.keys().filter_map(|id| Some((id, Absence::of(world, id)?))).collect();
+        // Those that went at the same moment are not all missed at the same moment.
+        let mut doubtful = away.clone();
+        let hushed = world.nodes.keys().filter(|id| !away.contains_key(*id));
+        doubtful.extend(hushed.filter_map(|id| Some((id, Absence::in_doubt(world, id, now)?))));
         let mut fleet = Self { nodes: BTreeMap::new(), held: Vec::new() };
         for (id, node) in &world.nodes {
             let absence = away.get(id).copied();
             let is_over = absence.is_some_and(|absence| absence.is_over(now));
             // What a person says about a node is said in the knowledge of what there is.
-            let held = is_over && node.is_active() && are_too_many(&away, id, world.nodes.len());
+            let too_many = |away| are_too_many(away, id, world);
+            let held = is_over && node.is_active() && (too_many(&away) || too_many(&doubtful));
+            let mut machine = Machine::new(world, node, (absence, is_over && !held), now);
             if held {
                 fleet.held.push(id);
+                // Who is only in doubt speaks, or is lost, before long.
+                let soon = Some(now.plus(Millis::from_secs(1))).filter(|_| !too_many(&away));
+                machine.next = machine.next.into_iter().chain(soon).min();
             }
-            fleet.nodes.insert(id, Machine::new(world, node, (absence, is_over && !held), now));
+            fleet.nodes.insert(id, machine);
         }
         fleet
     }
@@ -97,7 +113,7 @@ impl<'w> Fleet<'w> {
     /// What is concluded about a node. One that is not known any more was removed: nothing of it comes back.
     pub(super) fn machine(&self, id: &NodeId) -> Machine {
         let presence = Presence::Dead { silent: Millis(0) };
-        let gone = Machine { presence, emptied: None, flaps_until: None, next: None };
+        let gone = Machine { presence, is_long_dead: true, emptied: None, flaps_until: None, next: None };
         self.nodes.get(id).copied().unwrap_or(gone)
     }
 
@@ -138,17 +154,23 @@ impl Machine {
                 let over = deadline(world, node, now).is_some_and(|at| now >= at);
                 Some(Emptied::Drain { over })
             }
-            Availability::Active => (is_over && presence == Presence::Connected).then_some(Emptied::NoEngine),
+            Availability::Active => {
+                let doomed = absence.is_some_and(|absence| absence.doomed);
+                (is_over && presence == Presence::Connected).then_some(Emptied::NoEngine { doomed })
+            }
         };
         let flaps_until = observed.and_then(|observed| flaps_until(observed, now));
-        let times = [absence.map(|it| it.since.plus(it.after)), deadline(world, node, now)];
+        let long = absence.map(|it| it.since.plus(it.after.max(world.timing.lost_after)));
+        let is_long_dead = is_over && long.is_some_and(|at| now >= at);
+        let times = [absence.map(|it| it.since.plus(it.after)), long, deadline(world, node, now)];
         let next = times.into_iter().flatten().filter(|at| *at > now).min();
-        Self { presence, emptied, flaps_until, next }
+        Self { presence, is_long_dead, emptied, flaps_until, next }
     }
 
     /// Whether nothing on it can be stopped: what is created elsewhere need not wait for it.
     pub(super) fn is_out_of_reach(&self) -> bool {
-        matches!(self.presence, Presence::Dead { .. }) || self.emptied == Some(Emptied::NoEngine)
+        let is_dead = matches!(self.presence, Presence::Dead { .. });
+        (is_dead && self.is_long_dead) || matches!(self.emptied, Some(Emptied::NoEngine { .. }))
     }
 }
 
@@ -173,9 +195,10 @@ pub(super) fn flaps_until(observed: &NodeObserved, now: Timestamp) -> Option<Tim
 
 /// Whether so many went away together with `id` that it is left open which side is the one that broke. Who was away long
 /// before does not count.
-fn are_too_many(away: &BTreeMap<&NodeId, Absence>, id: &NodeId, all: usize) -> bool {
+fn are_too_many(away: &BTreeMap<&NodeId, Absence>, id: &NodeId, world: &World) -> bool {
     let Some(ours) = away.get(id) else { return false };
-    let near = |it: &&Absence| it.since.since(ours.since).max(ours.since.since(it.since)) <= ours.after;
+    let (all, while_near) = (world.nodes.len(), ours.after.max(world.timing.lost_after));
+    let near = |it: &&Absence| it.since.since(ours.since).max(ours.since.since(it.since)) <= while_near;
     let together = away.values().filter(near).count();
     let before = away.values().filter(|it| !near(it) && it.since < ours.since).count();
     together >= 2 && 2 * together >= all.saturating_sub(before)
@@ -190,17 +213,30 @@ impl Absence {
             observed.filter(|it| it.connected).and_then(|it| it.report.as_ref().map(|r| (it, r)))
         else {
             let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
-            let (since, after) = (lost_at.max(world.since), world.timing.lost_after);
-            return Some(Self { since, after, silent: true });
+            let fell_silent = observed.and_then(|observed| observed.silent_since);
+            let (since, after) = match fell_silent {
+                Some(since) => (since, world.timing.silent_after),
+                None => (lost_at, world.timing.lost_after),
+            };
+            return Some(Self { since: since.max(world.since), after, silent: true, doomed: false });
         };
         let (observed, report) = report;
         match report.engine {
             Engine::Up => None,
-            Engine::Down { age, .. } => {
+            Engine::Down { age, doomed, .. } => {
+                let timing = world.timing;
+                let after = if doomed { timing.doomed_after } else { timing.engine_after }?;
                 let since = Timestamp(observed.received_at.0.saturating_sub(age.0)).max(world.since);
-                Some(Self { since, after: world.timing.engine_after?, silent: false })
+                Some(Self { since, after, silent: false, doomed })
             }
         }
+    }
+
+    /// That of a node which is connected and has not said anything for longer than usual.
+    fn in_doubt(world: &World, id: &NodeId, now: Timestamp) -> Option<Self> {
+        let since = world.observed.nodes.get(id)?.received_at.max(world.since);
+        let after = world.timing.silent_after;
+        (now.since(since) >= HUSH).then_some(Self { since, after, silent: true, doomed: false })
     }
 
     fn is_over(&self, now: Timestamp) -> bool {

@@ -3,7 +3,8 @@
 //! newest one and is to be somewhere else is replaced in the same way.
 //!
 //! What holds at every moment, whatever fails or changes in between:
-//! - at most one slot of a service has two tasks that are to run, so there are never more than wanted + 1;
+//! - at most one slot of a service has two tasks that are to run, so there are never more than wanted + 1; beside those
+//!   that a dead Engine will end anyway;
 //! - a serving task leaves its slot only for one of the newest template that serves, or, with `stop_first`, only while
 //!   every other task of the newest template serves: at most one replica is missing;
 //! - a new template that has not proved itself anywhere replaces nothing that serves, except the first;
@@ -32,6 +33,7 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
     if slots.values().all(|slot| slot.outdated.is_empty()) {
         return;
     }
+    escape(pass, service, slots);
     let hold = hold(service, slots);
     let may_move = slots.values().flat_map(|slot| &slot.outdated).any(|old| hold.lets(service, old));
     if let Hold::All(reason) | Hold::Changes(reason) = &hold
@@ -87,6 +89,34 @@ fn keep_only<'w>(pass: &mut Pass<'w>, tasks: &mut Vec<Seen<'w>>, best: Seen<'w>)
         }
         is_best || protected
     });
+}
+
+/// What a dead Engine will end when it starts again gets its successors at once, all of it, and stays until they serve.
+fn escape<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots<'w>) {
+    let is_stuck = |seen: &Seen<'_>| {
+        seen.node.emptied == Some(Emptied::NoEngine { doomed: true }) && seen.task.template == service.hash
+    };
+    let stuck = |slot: &SlotTasks<'w>| {
+        let old = slot.outdated.first().copied().filter(is_stuck);
+        old.filter(|_| slot.running() == 1 && !slot.pending)
+    };
+    let is_anything = slots.values().any(|slot| stuck(slot).is_some());
+    if service.stop_first || !is_anything || depends::unmet(pass, service).is_some() {
+        return;
+    }
+    for (number, slot) in slots.iter_mut() {
+        let Some(old) = stuck(slot) else { continue };
+        match pass.room.place(pass.world, service, *number, None) {
+            Ok(node) => {
+                slot.pending = true;
+                let why = why(service, &old);
+                pass.create(service, *number, node, format!("replaces {}: {why}", old.task.id));
+                let reason = format!("{} stays until its successor is healthy", old.task.id);
+                pass.hinder(service, *number, Obstacle::waiting(reason));
+            }
+            Err(reasons) => pass.no_place(service, *number, beside(&reasons)),
+        }
+    }
 }
 
 /// What may not be replaced just now, and why.
@@ -181,7 +211,7 @@ fn why(service: &Wanted<'_>, old: &Seen<'_>) -> String {
     match old.node.emptied {
         _ if old.task.template != service.hash => "its service has changed".to_owned(),
         Some(Emptied::Drain { .. }) => format!("node {node} is being drained"),
-        Some(Emptied::NoEngine) => format!("the Docker Engine of node {node} does not answer"),
+        Some(Emptied::NoEngine { .. }) => format!("the Docker Engine of node {node} does not answer"),
         None => format!("it is to be on another node than {node}"),
     }
 }

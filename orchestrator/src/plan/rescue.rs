@@ -37,7 +37,7 @@ pub(super) fn rescue<'w>(
         for at in times {
             pass.wake_at(at);
         }
-        let given_up = |seen: &&Seen<'w>| reason(pass, seen).is_some();
+        let given_up = |seen: &&Seen<'w>| reason(pass, service, seen).is_some();
         let gone: Vec<Seen<'w>> =
             slot.outdated.iter().chain(&slot.current).filter(given_up).copied().collect();
         let Some(last) = gone.last().copied() else {
@@ -58,7 +58,7 @@ pub(super) fn rescue<'w>(
         };
         let may_go = !matches!(place, Some(Err(_)));
         for seen in gone.iter().filter(|seen| may_go || is_over(seen)) {
-            let why = reason(pass, seen).unwrap_or_default();
+            let why = reason(pass, service, seen).unwrap_or_default();
             leave(pass, *seen, why);
             slot.take_out(*seen);
         }
@@ -84,6 +84,10 @@ fn hold<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, number: Slot, slot: &Slot
             Presence::Dead { .. } if last_report(pass.world, seen).is_none() => Some(format!(
                 "nobody knows whether {id} ran to its end on node {node}; `tug node rm {node}` gives it up"
             )),
+            Presence::Dead { .. } if service.stop_first && !seen.node.is_long_dead => Some(format!(
+                "node {node} fell silent; two of {} at once would clash, so it is given the time to come back",
+                service.name
+            )),
             Presence::Dead { .. } => None,
             Presence::Connected | Presence::Lost | Presence::Awaited => pass.fleet.brake(node),
         }
@@ -100,10 +104,11 @@ fn is_over(seen: &Seen<'_>) -> bool {
 }
 
 /// Why a task is given up where it is; `None`: it is not.
-fn reason(pass: &Pass<'_>, seen: &Seen<'_>) -> Option<String> {
+fn reason(pass: &Pass<'_>, service: &Wanted<'_>, seen: &Seen<'_>) -> Option<String> {
     let (world, node) = (pass.world, &seen.task.node);
     match seen.node.presence {
         Presence::Dead { .. } if may_have_ended(world, seen) => None,
+        Presence::Dead { .. } if service.stop_first && !seen.node.is_long_dead => None,
         Presence::Dead { .. } if !world.nodes.contains_key(node) => Some(format!("node {node} was removed")),
         Presence::Dead { silent } => Some(format!("node {node} has been silent for {silent}")),
         Presence::Connected | Presence::Lost | Presence::Awaited if is_over(seen) && !seen.has_ended() => {

@@ -14,6 +14,7 @@ mod placing;
 mod ports;
 mod previewing;
 mod properties;
+mod reactions;
 mod replacing;
 mod replicas;
 mod sound;

@@ -134,7 +134,7 @@ impl<'w> Wanted<'w> {
     pub(super) fn may_stay(&self, seen: &Seen<'_>) -> bool {
         let is_welcome = match seen.node.emptied {
             Some(Emptied::Drain { .. }) => false,
-            Some(Emptied::NoEngine) => self.stop_first && seen.standing() == Standing::Serving,
+            Some(Emptied::NoEngine { .. }) => self.stop_first && seen.standing() == Standing::Serving,
             None => !self.unsuitable.contains(&seen.task.node),
         };
         is_welcome || seen.has_ended() || self.spec.deploy.mode == Mode::Global

@@ -49,13 +49,22 @@ pub struct World {
     pub epoch: u64,
 }
 
+/// An agent reports every second: one that has not for so long may be on its way to be lost.
+pub(super) const HUSH: Millis = Millis::from_secs(2);
+
 /// How long what must last before something is concluded from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A node that has been silent for so long counts as dead: its tasks are replaced elsewhere.
+    /// A node whose connection was closed so long ago counts as dead: its tasks are replaced elsewhere. It is alive enough
+    /// to close a connection, so it is given the time to start its agent again.
     pub lost_after: Millis,
+    /// A node that fell silent counts as dead so long after its last word. What must not run twice is replaced no sooner
+    /// than after [`Timing::lost_after`] all the same.
+    pub silent_after: Millis,
     /// A node whose Engine has not answered for so long is emptied; `None`: its tasks are left to come back with it.
     pub engine_after: Option<Millis>,
+    /// The same for an Engine that ends what it runs when it starts again: successors shall serve before that.
+    pub doomed_after: Option<Millis>,
 }
 
 /// What the agents say, each for its own node. Nothing of it is kept on disk.
@@ -84,6 +93,8 @@ pub struct NodeObserved {
     pub lost_at: Option<Timestamp>,
     /// Every time within [`FLAPPING_WITHIN`] of the last that it was lost, oldest first.
     pub losses: Vec<Timestamp>,
+    /// When it said its last word before its connection was lost by silence; `None`: the connection was closed.
+    pub silent_since: Option<Timestamp>,
     /// Why its agent does not take its newest assignment; `None`: it does, as far as is known.
     pub deaf: Option<Deaf>,
     /// The newest store revision that the agent is known to act and route by: what it reports as followed says the same as
@@ -106,7 +117,12 @@ pub struct Deaf {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { lost_after: Millis::from_secs(10), engine_after: Some(Millis::from_secs(30)) }
+        Self {
+            lost_after: Millis::from_secs(10),
+            silent_after: Millis::from_secs(4),
+            engine_after: Some(Millis::from_secs(30)),
+            doomed_after: Some(Millis::from_secs(2)),
+        }
     }
 }
 
@@ -133,6 +149,8 @@ impl NodeObserved {
         (self.acked, self.is_level) = (Revision(0), false);
         self.deaf = None;
         self.lost_at = Some(now);
+        self.silent_since =
+            Some(self.received_at).filter(|at| self.report.is_some() && now.since(*at) >= HUSH);
         self.losses.retain(|earlier| now.since(*earlier) <= FLAPPING_WITHIN);
         if self.losses.len() >= FLAPPING_LOSSES {
             self.losses.remove(0);

@@ -115,6 +115,7 @@ impl Runtime for Engine {
                 cpus: NanoCpus(64_000_000_000),
                 memory: Bytes(256 << 30),
                 root: PathBuf::from("/var/lib/docker"),
+                keeps_containers: true,
             })
         }))
     }

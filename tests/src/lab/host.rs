@@ -247,6 +247,11 @@ impl Host {
     /// Ends a service by `signal`, and waits until it is gone.
     pub async fn end(&self, name: &str, signal: Signal) -> Result<()> {
         self.signal(name, signal)?;
+        self.wait(name).await
+    }
+
+    /// Waits until a service has ended.
+    pub async fn wait(&self, name: &str) -> Result<()> {
         let service = self.within(|space| Ok(space.take(name)))?;
         let mut service = service.with_context(|| format!("{name} does not run on {}", self.name()))?;
         let waited = tokio::task::spawn_blocking(move || service.wait());

@@ -267,6 +267,7 @@ impl Runtime for Engine {
                 cpus: NanoCpus(2_000_000_000),
                 memory: Bytes(1 << 30),
                 root: PathBuf::from("/var/lib/docker"),
+                keeps_containers: false,
             })
         })
     }

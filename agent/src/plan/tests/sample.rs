@@ -95,6 +95,7 @@ pub(crate) fn assignment(generation: u64, template: &Template, tasks: &[(u32, De
         cluster: CLUSTER.to_owned(),
         epoch: 1,
         generation: Revision(generation),
+        run: None,
         node: node(),
         tasks: assigned.collect(),
         templates: BTreeMap::from([(template.hash(), template.clone())]),
@@ -126,6 +127,7 @@ pub(crate) fn endpoints_of(assignment: &Assignment, port: Port) -> Endpoints {
         cluster: assignment.cluster.clone(),
         epoch: assignment.epoch,
         generation: assignment.generation,
+        run: None,
     };
     Endpoints { stamp, services: vec![Arc::new(ServiceEndpoints::new(service, ports, nodes))] }
 }

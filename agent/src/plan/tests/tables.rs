@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tug_model::assignment::{Assignment, Run};
 use tug_model::endpoints::NodeEndpoints;
 use tug_model::report::{Exit, Failure, Health, Phase};
 use tug_model::spec::container::{NetworkMode, PullPolicy, StopGrace};
@@ -241,6 +242,28 @@ fn older_foreign_and_emptying_orders_are_refused() {
     foreign.epoch = 0;
     foreign.generation = Revision(99);
     assert!(ours.superseded_by(&foreign).is_err(), "an older epoch");
+}
+
+#[test]
+fn a_store_that_has_forgotten_something_is_not_obeyed_however_far_it_has_counted_on() {
+    let template = template();
+    let by = |at, found, generation, numbers: &[u32]| {
+        let run_of_plane = Run { at: Timestamp(at), found: Revision(found) };
+        Assignment { run: Some(run_of_plane), ..assignment(generation, &template, &run(numbers)) }
+    };
+    let ours = Orders::new(by(10, 3, 5, &[1, 2])).unwrap();
+    assert!(ours.superseded_by(&by(10, 3, 6, &[1])).is_ok(), "the same run goes on");
+    assert!(ours.superseded_by(&by(20, 5, 6, &[1])).is_ok(), "the next run knows all that was told");
+    let forgetful = by(20, 3, 6, &[1]);
+    let refusal = ours.superseded_by(&forgetful).unwrap_err().to_string();
+    assert!(refusal.contains("began with commit 3, and this node already follows 5"), "{refusal}");
+    let restored = Assignment { epoch: 2, ..forgetful };
+    assert!(ours.superseded_by(&restored).is_ok(), "a restore is meant");
+    let of_before = Assignment { run: None, ..by(0, 0, 5, &[1]) };
+    assert!(
+        Orders::new(of_before).unwrap().superseded_by(&by(20, 5, 6, &[])).is_ok(),
+        "told by an older version"
+    );
 }
 
 #[test]

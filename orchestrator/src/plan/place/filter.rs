@@ -44,7 +44,7 @@ fn is_connected(ask: &Ask<'_, '_>) -> Result<(), String> {
 fn is_active(ask: &Ask<'_, '_>) -> Result<(), String> {
     match ask.room.machine.emptied {
         Some(Emptied::Drain { .. }) => Err("is being drained".to_owned()),
-        Some(Emptied::NoEngine) | None => Ok(()),
+        Some(Emptied::NoEngine { .. }) | None => Ok(()),
     }
 }
 

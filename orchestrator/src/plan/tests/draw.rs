@@ -4,6 +4,7 @@
 //! since 5000
 //! epoch 2
 //! leased n4 99000
+//! node n1 vanished=2000 word=3000 enginegone=2000
 //! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
 //! node n3 leased=99000 older
 //! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
@@ -135,12 +136,23 @@ impl Drawing {
                 Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
                 Some(("drain", value)) => availability = draining(value),
                 Some(("lost", at)) => at.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
+                Some(("vanished", at)) => {
+                    seen.received_at = Timestamp(number(at));
+                    seen.lose(seen.received_at.plus(Millis::from_secs(3)));
+                    seen.silent_since = Some(seen.received_at);
+                }
+                Some(("word", at)) => seen.received_at = Timestamp(number(at)),
                 Some(("losses", at)) => {
                     at.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
                     (seen.connected, seen.acked) = (true, REVISION);
                 }
                 Some(("enginedown", age)) => {
-                    engine = Engine::Down { reason: "refused".into(), age: Millis(number(age)) };
+                    engine =
+                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: false };
+                }
+                Some(("enginegone", age)) => {
+                    engine =
+                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: true };
                 }
                 Some(("deaf", at)) => {
                     seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
@@ -161,7 +173,9 @@ impl Drawing {
                     "silent" => has_reported = false,
                     "uncounted" => uncounted = true,
                     "older" => uptime = None,
-                    "enginedown" => engine = Engine::Down { reason: "refused".into(), age: Millis(1) },
+                    "enginedown" => {
+                        engine = Engine::Down { reason: "refused".into(), age: Millis(1), doomed: false };
+                    }
                     other => panic!("{other}"),
                 },
             }

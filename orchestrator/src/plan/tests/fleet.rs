@@ -121,6 +121,7 @@ impl Fleet {
                 received_at: self.now,
                 lost_at,
                 losses,
+                silent_since: None,
                 acked,
                 is_level: false,
                 deaf: None,

@@ -5,6 +5,7 @@
 //! system itself: it alone knows.
 
 mod swarm;
+mod tug;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,17 +16,18 @@ use bollard::query_parameters::{KillContainerOptions, ListContainersOptionsBuild
 use futures_util::future::{BoxFuture, try_join_all};
 use rustix::process::Signal;
 use tokio::time::{Instant, timeout};
+use tug_tests::cluster::IMAGE;
 use tug_tests::image;
 use tug_tests::lab::{Host, Lab};
 
 use self::swarm::Swarm;
+use self::tug::Tug;
 use crate::table::Table;
 
 const HOSTS: u8 = 3;
 /// The one that everything happens to; the first is where the system is controlled.
 const VICTIM: usize = 3;
 const MANY: u32 = 30;
-const IMAGE: &str = "tug-test-hello:1";
 const PATIENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,20 +46,38 @@ trait System {
     fn is_ready<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Result<bool>>;
 
     /// Ends it on all hosts.
-    fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>>;
+    fn leave<'a>(self: Box<Self>) -> BoxFuture<'a, Result<()>>
+    where
+        Self: 'a;
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Swarm,
+    Tug,
 }
 
 /// Measures `runs` rounds, the systems in turn.
 pub(crate) async fn measure(table: &mut Table, runs: usize) -> Result<()> {
+    table.compare_with("swarm");
     let lab = Lab::start(HOSTS).await?;
     let first = lab.host(1).connect()?;
     image::hello_image_of(&first, IMAGE).await;
     try_join_all(lab.hosts().iter().skip(1).map(|host| host.load(IMAGE, &first))).await?;
     for run in 1..=runs {
         eprintln!("run {run} of {runs}");
-        let system: Box<dyn System> = Box::new(Swarm::start(&lab, IMAGE).await?);
-        Course { lab: &lab, system: &*system, table }.run().await?;
-        system.leave().await?;
+        // Who is first finds the machine as nobody after it does, so they take turns in that too.
+        let mut turns = [Turn::Swarm, Turn::Tug];
+        turns.rotate_left(run % 2);
+        for turn in turns {
+            let system: Box<dyn System + '_> = match turn {
+                Turn::Swarm => Box::new(Swarm::start(&lab, IMAGE).await?),
+                Turn::Tug => Box::new(Tug::start(&lab).await?),
+            };
+            Course { lab: &lab, system: &*system, table }.run().await?;
+            system.leave().await?;
+        }
     }
     Ok(())
 }
@@ -65,7 +85,7 @@ pub(crate) async fn measure(table: &mut Table, runs: usize) -> Result<()> {
 /// One system's way through all scenarios.
 struct Course<'a> {
     lab: &'a Lab,
-    system: &'a dyn System,
+    system: &'a (dyn System + 'a),
     table: &'a mut Table,
 }
 

@@ -1,5 +1,5 @@
-//! What was measured: every single value, shown as medians with their range and, where there is one, the ratio to the
-//! raw engine of the same run.
+//! What was measured: every single value, shown as medians with their range and, where there is one, the ratio to
+//! what it is compared with, of the same run: the raw engine, unless the benchmark says otherwise.
 
 use std::fmt::Write;
 
@@ -7,6 +7,8 @@ use std::fmt::Write;
 #[derive(Debug)]
 pub(crate) struct Table {
     bench: String,
+    /// The system that others are compared with.
+    base: &'static str,
     /// In the order of their first appearance.
     rows: Vec<Row>,
 }
@@ -20,12 +22,17 @@ struct Row {
     values: Vec<f64>,
 }
 
-/// The system that others are compared with.
+/// The system that others are compared with, unless told otherwise.
 const BASE: &str = "engine";
 
 impl Table {
     pub(crate) fn new(bench: &str) -> Self {
-        Self { bench: bench.to_owned(), rows: Vec::new() }
+        Self { bench: bench.to_owned(), base: BASE, rows: Vec::new() }
+    }
+
+    /// From now on others are compared with this system.
+    pub(crate) fn compare_with(&mut self, base: &'static str) {
+        self.base = base;
     }
 
     /// The name of the benchmark.
@@ -66,7 +73,14 @@ impl Table {
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
             "{:<22} {:<8} {:<20} {:>12} {:>22} {:>5} {:>9} {:>14}\n",
-            "scenario", "system", "metric", "median", "range", "runs", "x engine", "range"
+            "scenario",
+            "system",
+            "metric",
+            "median",
+            "range",
+            "runs",
+            format!("x {}", self.base),
+            "range"
         );
         for row in &self.rows {
             let Row { scenario, system, metric, unit, values } = row;
@@ -87,11 +101,11 @@ impl Table {
 
     /// Each value divided by the base's of the same run.
     fn ratios(&self, row: &Row) -> Option<Vec<f64>> {
-        let base = self
-            .rows
-            .iter()
-            .find(|base| base.system == BASE && base.scenario == row.scenario && base.unit == row.unit)?;
-        let is_comparable = row.metric == base.metric && row.values.len() == base.values.len();
+        let is_base = |base: &&Row| {
+            (&*base.system, &base.scenario, &base.metric) == (self.base, &row.scenario, &row.metric)
+        };
+        let base = self.rows.iter().find(is_base)?;
+        let is_comparable = row.unit == base.unit && row.values.len() == base.values.len();
         is_comparable.then(|| row.values.iter().zip(&base.values).map(|(value, base)| value / base).collect())
     }
 }

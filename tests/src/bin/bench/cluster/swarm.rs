@@ -113,7 +113,10 @@ impl System for Swarm {
         Box::pin(async { Ok(self.state(host).await? == NodeState::READY) })
     }
 
-    fn leave(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
+    fn leave<'a>(self: Box<Self>) -> BoxFuture<'a, Result<()>>
+    where
+        Self: 'a,
+    {
         Box::pin(async move {
             self.manager.delete_service(&self.service).await?;
             let force = LeaveSwarmOptionsBuilder::new().force(true).build();

@@ -1,0 +1,220 @@
+//! Machines that are not well: cut off, deaf, mute, off, frozen, without an Engine. Who is well serves on, and what stood
+//! on them stands elsewhere; when they are back, nothing runs twice and nothing was restarted that should stay.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+use tokio::time::Instant;
+use tug_api::user::{NodeState, NodeStatus};
+use tug_tests::cluster::{Cluster, Home, spread};
+use tug_tests::lab::{Lab, Way};
+use tug_tests::load::Load;
+
+use super::{REPLICAS, hosts, load, manifest, project, unchanged, until_spread};
+
+/// The machine that everything happens to; the control plane is on the first.
+const VICTIM: usize = 3;
+/// What the other machines are asked after that time must not fail because of the one that is gone. It is three seconds
+/// on a machine with time to spare.
+const LEFT_OUT: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_lab_a_lost_machine_is_left_out_replaced_and_taken_back() -> Result<()> {
+    let start = Instant::now();
+    let lab = Lab::start(3).await?;
+    let cluster = Cluster::start(&lab, Home::Apart).await?;
+    cluster.apply(&manifest(REPLICAS)).await?;
+    until_spread(&cluster, &[2, 2, 2]).await?;
+    let victim = lab.host(VICTIM);
+
+    let lost = Lost::begin(&cluster, "its cable is cut").await?;
+    lab.cut(victim)?;
+    let lost = lost.until_replaced().await?;
+    lab.heal(victim)?;
+    lost.until_back().await?;
+    println!("{:?}", start.elapsed());
+
+    for way in [Way::In, Way::Out] {
+        let lost = Lost::begin(&cluster, &format!("packets do not go {way:?}")).await?;
+        victim.block(way, None)?;
+        let lost = lost.until_replaced().await?;
+        victim.unblock(way, None)?;
+        lost.until_back().await?;
+        println!("{:?}", start.elapsed());
+        forget_losses(&cluster).await?;
+    }
+
+    let lost = Lost::begin(&cluster, "it is frozen").await?;
+    victim.freeze().await?;
+    let lost = lost.until_replaced().await?;
+    victim.thaw().await?;
+    lost.until_back().await?;
+    println!("{:?}", start.elapsed());
+
+    let lost = Lost::begin(&cluster, "it is off").await?;
+    lab.power_off(victim).await?;
+    let lost = lost.until_replaced().await?;
+    lab.power_on(victim).await?;
+    cluster.start_agent(VICTIM)?;
+    lost.until_back().await?;
+    forget_losses(&cluster).await?;
+    println!("{:?}", start.elapsed());
+    half_of_them_at_once(&cluster).await?;
+    println!("{:?}", start.elapsed());
+    Ok(())
+}
+
+/// A machine that is lost again and again is given nothing for a while, which a new control plane does not know.
+async fn forget_losses(cluster: &Cluster<'_>) -> Result<()> {
+    cluster.end_server(Signal::TERM).await?;
+    cluster.start_server().await?;
+    let are_back =
+        |nodes: &[NodeStatus]| nodes.iter().all(|node| node.state == NodeState::Ready && node.connected);
+    cluster.until_nodes("all to be back", are_back).await.map(drop)
+}
+
+/// One machine is lost under load from the others.
+struct Lost<'c, 'l> {
+    cluster: &'c Cluster<'l>,
+    what: String,
+    at: Instant,
+    load: Load,
+    before: std::collections::BTreeMap<String, String>,
+}
+
+// === impl Lost ===
+
+impl<'c, 'l> Lost<'c, 'l> {
+    async fn begin(cluster: &'c Cluster<'l>, what: &str) -> Result<Self> {
+        until_spread(cluster, &[2, 2, 2]).await?;
+        let before = cluster.starts(&hosts(cluster, &[1, 2])).await?;
+        let load = load(cluster, &[1, 2]);
+        load.more(50).await?;
+        Ok(Self { cluster, what: what.to_owned(), at: Instant::now(), load, before })
+    }
+
+    /// Waits until all run elsewhere.
+    async fn until_replaced(self) -> Result<Self> {
+        let cluster = self.cluster;
+        let is_out =
+            |nodes: &[NodeStatus]| nodes.iter().any(|it| it.node.id.as_str() == "h3" && !it.connected);
+        cluster.until_nodes("the machine to count as lost", is_out).await?;
+        let out = self.at.elapsed();
+        let after = cluster.until_running(&hosts(cluster, &[1, 2]), REPLICAS as usize).await?;
+        unchanged(&self.before, &after)?;
+        ensure!(self.before.keys().all(|task| after.contains_key(task)), "they stay: {after:#?}");
+        let elsewhere = self.at.elapsed();
+        cluster
+            .until(&project(), "all to serve elsewhere", |status| {
+                status.services.iter().all(|it| it.ready == REPLICAS)
+                    && !spread(status).contains_key(&cluster.node(VICTIM))
+            })
+            .await?;
+        self.load.more(100).await?;
+        let failed = self.load.outcome().await;
+        let last = failed.last_failure.map(|last| last.duration_since(self.at));
+        println!(
+            "{}: out after {out:?}, all elsewhere after {elsewhere:?}; {} of {} requests failed, the last after {last:?}",
+            self.what,
+            failed.failures.len(),
+            failed.total()
+        );
+        ensure!(last.is_none_or(|last| last < LEFT_OUT), "{:?}\n{}", failed.failures, cluster.logs());
+        Ok(self)
+    }
+
+    /// Waits until the machine has its share again, and nothing runs twice.
+    async fn until_back(self) -> Result<()> {
+        let (cluster, back) = (self.cluster, Instant::now());
+        cluster.until_node(VICTIM, NodeState::Ready).await?;
+        let ready = back.elapsed();
+        until_spread(cluster, &[2, 2, 2]).await?;
+        let after = cluster.until_running(&hosts(cluster, &[1, 2, 3]), REPLICAS as usize).await?;
+        unchanged(&self.before, &after)?;
+        let failures = self.load.outcome().await.failures.len();
+        self.load.more(50).await?;
+        let outcome = self.load.finish().await;
+        println!(
+            "{}: back after {ready:?}, all in its place after {:?}; {} requests failed since",
+            self.what,
+            back.elapsed(),
+            outcome.failures.len() - failures
+        );
+        Ok(())
+    }
+}
+
+/// Two of three: it is more likely that it is us who are cut off. Nothing is moved, and that is said.
+async fn half_of_them_at_once(cluster: &Cluster<'_>) -> Result<()> {
+    until_spread(cluster, &[2, 2, 2]).await?;
+    let all = hosts(cluster, &[1, 2, 3]);
+    let before = cluster.starts(&all).await?;
+    for host in &all[1..] {
+        cluster.lab().cut(host)?;
+    }
+    let says_so = |nodes: &[NodeStatus]| {
+        let held = nodes.iter().filter(|it| it.reasons.iter().any(|why| why.contains("went away at once")));
+        held.count() == 2
+    };
+    cluster.until_nodes("the brake", says_so).await?;
+    let reasons = cluster.ok(&["why", "shop/web"]).await?;
+    ensure!(reasons.contains("went away at once"), "{reasons}");
+    assert_eq!(cluster.starts(&all).await?, before, "nothing is moved");
+    for host in &all[1..] {
+        cluster.lab().heal(host)?;
+    }
+    until_spread(cluster, &[2, 2, 2]).await?;
+    assert_eq!(cluster.starts(&all).await?, before, "nothing was moved");
+    Ok(())
+}
+
+/// An Engine that hangs is waited for: what it runs serves on. One that has died ends what it ran when it starts again,
+/// so all is elsewhere before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_lab_a_machine_without_its_engine_is_not_a_dead_machine() -> Result<()> {
+    let lab = Lab::start(3).await?;
+    let cluster = Cluster::start(&lab, Home::Together).await?;
+    cluster.apply(&manifest(REPLICAS)).await?;
+    until_spread(&cluster, &[2, 2, 2]).await?;
+    let (victim, others) = (lab.host(VICTIM), hosts(&cluster, &[1, 2]));
+    let before = cluster.starts(&hosts(&cluster, &[1, 2, 3])).await?;
+
+    let load_hung = load(&cluster, &[1, 2, 3]);
+    victim.signal_engine(Signal::STOP)?;
+    let down = cluster.until_node(VICTIM, NodeState::EngineDown).await?;
+    ensure!(down.connected, "the machine is there: {down:?}");
+    load_hung.more(200).await?;
+    assert_eq!(cluster.starts(&others).await?.len(), 4, "nothing is moved");
+    victim.signal_engine(Signal::CONT)?;
+    cluster.until_node(VICTIM, NodeState::Ready).await?;
+    let outcome = load_hung.finish().await;
+    ensure!(outcome.failures.is_empty(), "of {}: {:?}", outcome.total(), outcome.failures);
+    assert_eq!(cluster.starts(&hosts(&cluster, &[1, 2, 3])).await?, before, "nothing was restarted");
+
+    let load_dead = load(&cluster, &[1, 2, 3]);
+    load_dead.more(50).await?;
+    let begun = Instant::now();
+    victim.end_engine(Signal::KILL).await?;
+    cluster.until_running(&others, REPLICAS as usize).await?;
+    println!("the Engine was killed: all run elsewhere after {:?}", begun.elapsed());
+    cluster
+        .until(&project(), "all to serve elsewhere", |status| {
+            status.services.iter().all(|it| it.ready >= REPLICAS)
+                && !spread(status).contains_key(&cluster.node(VICTIM))
+        })
+        .await?;
+    victim.start_engine().await?;
+    cluster.until_node(VICTIM, NodeState::Ready).await?;
+    until_spread(&cluster, &[2, 2, 2]).await?;
+    let outcome = load_dead.finish().await;
+    ensure!(
+        outcome.failures.is_empty(),
+        "of {}: {:?}\n{}",
+        outcome.total(),
+        outcome.failures,
+        cluster.logs()
+    );
+    cluster.until_running(&hosts(&cluster, &[1, 2, 3]), REPLICAS as usize).await?;
+    unchanged(&before, &cluster.starts(&others).await?)
+}
