@@ -118,6 +118,27 @@ struct Transfer<'a> {
     moved: bool,
 }
 
+/// An image that is asked of one node after the other.
+struct Hunt<'a> {
+    images: &'a Images,
+    store: &'a dyn ImageStore,
+    image: &'a Digest,
+    platform: Option<String>,
+    progress: Progress<'a>,
+    /// Those that gave what it is not, and what that was: they are asked no more.
+    liars: BTreeMap<NodeId, String>,
+}
+
+/// What came of asking each node once, when none gave the image.
+struct Round {
+    /// Whether a part of it came.
+    moved: bool,
+    /// So many such rounds in which nothing moves are the end.
+    most: u32,
+    /// Why, node by node.
+    reasons: Vec<String>,
+}
+
 /// How far the parts are, all together.
 struct Meter<'a> {
     done: u64,
@@ -125,6 +146,39 @@ struct Meter<'a> {
     said: u64,
     node: &'a NodeId,
     progress: Progress<'a>,
+}
+
+// === impl Hunt ===
+
+impl Hunt<'_> {
+    /// Asks each of `sources`. `None`: the engine has the image.
+    async fn round(&mut self, sources: &[Source]) -> Result<Option<Round>, FetchError> {
+        let mut round = Round { moved: false, most: FRUITLESS, reasons: Vec::new() };
+        for source in sources {
+            let node = &source.node;
+            if let Some(reason) = self.liars.get(node) {
+                round.reasons.push(format!("node {node}: {reason}"));
+                continue;
+            }
+            let transfer = self.images.transfer(self.store, self.image, source, self.progress);
+            let mut transfer = transfer.map_err(|trouble| FetchError::Failed(chain(&trouble)))?;
+            let Err(trouble) = transfer.run(self.platform.as_deref()).await else { return Ok(None) };
+            if trouble.is_ours() {
+                return Err(FetchError::Ours { node: node.clone(), source: Box::new(trouble) });
+            }
+            let reason = chain(&trouble);
+            tracing::info!(image = %self.image, %node, reason, "an image does not come");
+            round.moved |= transfer.moved;
+            if matches!(trouble, Trouble::Busy) {
+                round.most = BUSY;
+            }
+            round.reasons.push(format!("node {node}: {reason}"));
+            if trouble.is_a_lie() {
+                self.liars.insert(node.clone(), reason);
+            }
+        }
+        Ok(Some(round))
+    }
 }
 
 // === impl Images ===
@@ -147,41 +201,15 @@ impl Images {
         let mut sources =
             timeout(patience, wish.sources()).await.map_err(|_| FetchError::NoAnswer(patience))?;
         let _turn = self.incoming.acquire().await.map_err(|_| FetchError::Unable)?;
-        let (mut fruitless, mut liars) = (0, BTreeMap::new());
+        let mut hunt = Hunt { images: self, store, image, platform, progress, liars: BTreeMap::new() };
+        let mut fruitless = 0;
         loop {
             if sources.is_empty() {
                 return Err(FetchError::Nowhere);
             }
-            let (mut moved, mut most, mut reasons) = (false, FRUITLESS, Vec::new());
-            for source in &sources {
-                if let Some(reason) = liars.get(&source.node) {
-                    reasons.push(format!("node {}: {reason}", source.node));
-                    continue;
-                }
-                let mut transfer = match self.transfer(store, image, source, progress) {
-                    Ok(transfer) => transfer,
-                    Err(trouble) => return Err(FetchError::Failed(chain(&trouble))),
-                };
-                let trouble = match transfer.run(platform.as_deref()).await {
-                    Ok(()) => return Ok(()),
-                    Err(trouble) if trouble.is_ours() => {
-                        let node = source.node.clone();
-                        return Err(FetchError::Ours { node, source: Box::new(trouble) });
-                    }
-                    Err(trouble) => trouble,
-                };
-                tracing::info!(%image, node = %source.node, reason = chain(&trouble), "an image does not come");
-                moved |= transfer.moved;
-                if matches!(trouble, Trouble::Busy) {
-                    most = BUSY;
-                }
-                if trouble.is_a_lie() {
-                    liars.insert(source.node.clone(), chain(&trouble));
-                }
-                reasons.push(format!("node {}: {}", source.node, chain(&trouble)));
-            }
+            let Some(Round { moved, most, reasons }) = hunt.round(&sources).await? else { return Ok(()) };
             fruitless = if moved { 0 } else { fruitless + 1 };
-            let all_lie = sources.iter().all(|source| liars.contains_key(&source.node));
+            let all_lie = sources.iter().all(|source| hunt.liars.contains_key(&source.node));
             if fruitless >= most || all_lie {
                 return Err(FetchError::Failed(reasons.join("; ")));
             }

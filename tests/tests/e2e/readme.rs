@@ -45,7 +45,7 @@ async fn every_command_of_the_readme_works() -> Result<()> {
     let ci = std::fs::read_to_string(root().join(".ci/run"))?;
     assert!(ci.contains("cargo xtask test"), "CI runs the test command of the README");
 
-    let tug = Tug::start_for_others().await?;
+    let tug = Tug::start_reachable().await?;
     let machines = [Machine::new(&tug, "b")?, Machine::new(&tug, "c")?];
     let mut line_to_paste = String::new();
     let port = free_port();

@@ -135,47 +135,24 @@ impl Drawing {
                 Some(("mem", value)) => info.capacity.memory = Bytes(number::<u64>(value) << 20),
                 Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
                 Some(("drain", value)) => availability = draining(value),
-                Some(("lost", at)) => at.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
-                Some(("vanished", at)) => {
-                    seen.received_at = Timestamp(number(at));
-                    seen.lose(seen.received_at.plus(Millis::from_secs(3)));
-                    seen.silent_since = Some(seen.received_at);
-                }
-                Some(("word", at)) => seen.received_at = Timestamp(number(at)),
-                Some(("losses", at)) => {
-                    at.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
-                    (seen.connected, seen.acked) = (true, REVISION);
-                }
-                Some(("enginedown", age)) => {
-                    engine =
-                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: false };
-                }
-                Some(("enginegone", age)) => {
-                    engine =
-                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: true };
-                }
-                Some(("deaf", at)) => {
-                    seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
-                }
+                Some(("enginedown", age)) => engine = down(number(age), false),
+                Some(("enginegone", age)) => engine = down(number(age), true),
                 Some(("leased", at)) => {
                     self.leased.insert(id.clone(), Timestamp(number(at)));
                 }
                 Some(("arch", value)) => info.arch = value.into(),
-                Some(("acked", value)) => seen.acked = Revision(number(value)),
                 Some(("follows", value)) => following.generation = Revision(number(value)),
-                Some((label, value)) => {
-                    let key = label.strip_prefix("label:").unwrap();
-                    info.labels.insert(key.into(), value.into());
-                }
+                Some((word, value)) => match word.strip_prefix("label:") {
+                    Some(key) => drop(info.labels.insert(key.into(), value.into())),
+                    None => see(&mut seen, word, value),
+                },
                 None => match *word {
                     "lost" => seen.lose(NOW),
                     "awaited" => (seen.connected, has_reported) = (false, false),
                     "silent" => has_reported = false,
                     "uncounted" => uncounted = true,
                     "older" => uptime = None,
-                    "enginedown" => {
-                        engine = Engine::Down { reason: "refused".into(), age: Millis(1), doomed: false };
-                    }
+                    "enginedown" => engine = down(1, false),
                     other => panic!("{other}"),
                 },
             }
@@ -252,6 +229,30 @@ impl Drawing {
             self.projects.into_iter().map(|(name, spec)| (name, Arc::new(stored(spec)))).collect();
         self.world
     }
+}
+
+/// What the control plane itself has seen of a node.
+fn see(seen: &mut NodeObserved, word: &str, value: &str) {
+    match word {
+        "lost" => value.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
+        "vanished" => {
+            seen.received_at = Timestamp(number(value));
+            seen.lose(seen.received_at.plus(Millis::from_secs(3)));
+            seen.silent_since = Some(seen.received_at);
+        }
+        "word" => seen.received_at = Timestamp(number(value)),
+        "losses" => {
+            value.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
+            (seen.connected, seen.acked) = (true, REVISION);
+        }
+        "deaf" => seen.deaf = Some(Deaf { since: Timestamp(number(value)), reason: "timed out".into() }),
+        "acked" => seen.acked = Revision(number(value)),
+        other => panic!("{other}"),
+    }
+}
+
+fn down(age: u64, doomed: bool) -> Engine {
+    Engine::Down { reason: "refused".into(), age: Millis(age), doomed }
 }
 
 /// `AT`, or `AT+DEADLINE`.
