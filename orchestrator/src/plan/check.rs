@@ -125,13 +125,12 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         let observed = world.observed.nodes.get(id);
         let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
         let is_silent = world.nodes.contains_key(id) && observed.is_none_or(|observed| !observed.is_heard());
-        let word = observed.and_then(|observed| observed.silent_since);
-        is_silent.then(|| word.unwrap_or(lost_at).max(world.since))
+        let fell_silent = observed.and_then(|observed| observed.silent_since);
+        is_silent.then(|| fell_silent.unwrap_or(lost_at).max(world.since))
     };
     let after = |task: &Task| {
         let fell_silent = world.observed.nodes.get(&task.node).is_some_and(|it| it.silent_since.is_some());
-        let clashes =
-            world.service(&task.project, &task.service).is_some_and(|service| service.is_stop_first());
+        let clashes = world.service(&task.project, &task.service).is_some_and(Service::is_stop_first);
         if fell_silent && !clashes { world.timing.silent_after } else { world.timing.lost_after }
     };
     let created: BTreeSet<_> = plan

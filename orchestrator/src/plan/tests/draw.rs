@@ -4,7 +4,7 @@
 //! since 5000
 //! epoch 2
 //! leased n4 99000
-//! node n1 vanished=2000 word=3000 enginegone=2000
+//! node n1 vanished=2000 back=9000 word=3000 enginegone=2000
 //! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
 //! node n3 leased=99000 older
 //! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
@@ -135,25 +135,11 @@ impl Drawing {
                 Some(("mem", value)) => info.capacity.memory = Bytes(number::<u64>(value) << 20),
                 Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
                 Some(("drain", value)) => availability = draining(value),
-                Some(("lost", at)) => at.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
-                Some(("vanished", at)) => {
-                    seen.received_at = Timestamp(number(at));
-                    seen.lose(seen.received_at.plus(Millis::from_secs(3)));
-                    seen.silent_since = Some(seen.received_at);
+                Some((how @ ("lost" | "losses" | "vanished" | "back" | "word"), at)) => {
+                    connection(&mut seen, how, at);
                 }
-                Some(("word", at)) => seen.received_at = Timestamp(number(at)),
-                Some(("losses", at)) => {
-                    at.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
-                    (seen.connected, seen.acked) = (true, REVISION);
-                }
-                Some(("enginedown", age)) => {
-                    engine =
-                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: false };
-                }
-                Some(("enginegone", age)) => {
-                    engine =
-                        Engine::Down { reason: "refused".into(), age: Millis(number(age)), doomed: true };
-                }
+                Some(("enginedown", age)) => engine = down(number(age), false),
+                Some(("enginegone", age)) => engine = down(number(age), true),
                 Some(("deaf", at)) => {
                     seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
                 }
@@ -173,9 +159,7 @@ impl Drawing {
                     "silent" => has_reported = false,
                     "uncounted" => uncounted = true,
                     "older" => uptime = None,
-                    "enginedown" => {
-                        engine = Engine::Down { reason: "refused".into(), age: Millis(1), doomed: false };
-                    }
+                    "enginedown" => engine = down(1, false),
                     other => panic!("{other}"),
                 },
             }
@@ -356,6 +340,29 @@ pub(crate) fn port(text: &str, mode: PortMode) -> Port {
         mode,
         app_protocol: None,
     }
+}
+
+/// How a connection went, and when.
+fn connection(seen: &mut NodeObserved, how: &str, at: &str) {
+    let times: Vec<Timestamp> = at.split(',').map(|at| Timestamp(number(at))).collect();
+    match how {
+        "lost" | "losses" => times.iter().for_each(|at| seen.lose(*at)),
+        "vanished" => {
+            seen.received_at = times[0];
+            seen.lose(times[0].plus(Millis::from_secs(3)));
+            seen.silent_since = Some(times[0]);
+        }
+        "back" => seen.back_at = Some(times[0]),
+        "word" => seen.received_at = times[0],
+        other => panic!("{other}"),
+    }
+    if matches!(how, "losses" | "back") {
+        (seen.connected, seen.acked) = (true, REVISION);
+    }
+}
+
+fn down(age: u64, doomed: bool) -> Engine {
+    Engine::Down { reason: "refused".into(), age: Millis(age), doomed }
 }
 
 /// How a node sees a task; `unseen`: not at all.
