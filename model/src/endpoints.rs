@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::{Assignment, Refusal, Run};
 use crate::name::{NodeId, ProjectName, ServiceName, TaskId};
 use crate::project::ServiceRef;
-use crate::quantity::Revision;
+use crate::quantity::{Revision, Timestamp};
 use crate::spec::service::Port;
 
 /// A service with published ports, and the tasks behind them, whole.
@@ -43,6 +43,7 @@ pub struct NodeEndpoints {
 
 /// The commit that endpoints were computed from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "FlatStamp", into = "FlatStamp")]
 pub struct Stamp {
     /// The cluster's id.
     pub cluster: String,
@@ -51,8 +52,19 @@ pub struct Stamp {
     /// The commit.
     pub generation: Revision,
     /// By which run of the control plane; see [`Assignment::run`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
+}
+
+/// A stamp as it is written: without anything inside anything, since it travels in the query of a URI.
+#[derive(Serialize, Deserialize)]
+struct FlatStamp {
+    cluster: String,
+    epoch: u64,
+    generation: Revision,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_found: Option<Revision>,
 }
 
 /// All endpoints that a node knows.
@@ -71,6 +83,24 @@ pub struct Known {
     pub generation: Revision,
     /// The version of each service that it knows.
     pub versions: Vec<(ServiceRef, String)>,
+}
+
+// === impl Stamp ===
+
+impl From<FlatStamp> for Stamp {
+    fn from(flat: FlatStamp) -> Self {
+        let FlatStamp { cluster, epoch, generation, run_at, run_found } = flat;
+        let run = run_at.zip(run_found).map(|(at, found)| Run { at, found });
+        Self { cluster, epoch, generation, run }
+    }
+}
+
+impl From<Stamp> for FlatStamp {
+    fn from(stamp: Stamp) -> Self {
+        let Stamp { cluster, epoch, generation, run } = stamp;
+        let (run_at, run_found) = run.map(|Run { at, found }| (at, found)).unzip();
+        Self { cluster, epoch, generation, run_at, run_found }
+    }
 }
 
 // === impl ServiceEndpoints ===

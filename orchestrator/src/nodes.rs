@@ -285,6 +285,9 @@ impl Shared {
         }
         connection.follows = Some(follows);
         known.update(&session.node, |observed| {
+            if !observed.connected {
+                observed.back_at = Some(now);
+            }
             observed.connected = true;
             observed.session = session.number;
             observed.report = Some(Arc::new(report));

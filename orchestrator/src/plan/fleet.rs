@@ -87,6 +87,7 @@ impl<'w> Fleet<'w> {
     pub(super) fn new(world: &'w World, now: Timestamp) -> Self {
         let away: BTreeMap<&NodeId, Absence> =
             world.nodes.keys().filter_map(|id| Some((id, Absence::of(world, id)?))).collect();
+        let away = with_grace(world, &away);
         // Those that went at the same moment are not all missed at the same moment.
         let mut doubtful = away.clone();
         let hushed = world.nodes.keys().filter(|id| !away.contains_key(*id));
@@ -191,6 +192,27 @@ pub(super) fn flaps_until(observed: &NodeObserved, now: Timestamp) -> Option<Tim
     let recent = observed.losses.iter().filter(|at| now.since(**at) <= FLAPPING_WITHIN).count();
     let until = observed.losses.last()?.plus(FLAPPING_REST);
     (recent >= FLAPPING_LOSSES && now < until).then_some(until)
+}
+
+/// Of so many that went together that nothing was concluded, some are back: the others are given the time to come back, too,
+/// from then on.
+fn with_grace<'w>(world: &'w World, away: &BTreeMap<&'w NodeId, Absence>) -> BTreeMap<&'w NodeId, Absence> {
+    let is_back = |id: &&NodeId| world.nodes.contains_key(*id) && !away.contains_key(*id);
+    let returned = world.observed.nodes.iter().filter(|(id, _)| is_back(id));
+    let went = |it: &NodeObserved| Some((it.silent_since.or(it.lost_at)?, it.back_at?));
+    let returned: Vec<(Timestamp, Timestamp)> = returned.filter_map(|(_, observed)| went(observed)).collect();
+    let while_near = world.timing.lost_after;
+    let grace = |absence: &Absence| {
+        let is_near = |at: Timestamp| at.since(absence.since).max(absence.since.since(at)) <= while_near;
+        let with_it = returned.iter().filter(|(went, _)| is_near(*went));
+        let back = with_it.clone().map(|(_, back)| *back).max()?;
+        let together = with_it.count() + away.values().filter(|it| is_near(it.since)).count();
+        let before = away.values().filter(|it| !is_near(it.since) && it.since < absence.since).count();
+        let are_many = 2 * together >= world.nodes.len().saturating_sub(before);
+        let (since, after) = (absence.since.max(back), absence.after.max(while_near));
+        (absence.silent && are_many).then_some(Absence { since, after, ..*absence })
+    };
+    away.iter().map(|(id, absence)| (*id, grace(absence).unwrap_or(*absence))).collect()
 }
 
 /// Whether so many went away together with `id` that it is left open which side is the one that broke. Who was away long

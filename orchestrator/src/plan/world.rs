@@ -95,6 +95,8 @@ pub struct NodeObserved {
     pub losses: Vec<Timestamp>,
     /// When it said its last word before its connection was lost by silence; `None`: the connection was closed.
     pub silent_since: Option<Timestamp>,
+    /// When it was connected the last time.
+    pub back_at: Option<Timestamp>,
     /// Why its agent does not take its newest assignment; `None`: it does, as far as is known.
     pub deaf: Option<Deaf>,
     /// The newest store revision that the agent is known to act and route by: what it reports as followed says the same as

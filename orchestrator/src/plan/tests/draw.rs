@@ -4,7 +4,7 @@
 //! since 5000
 //! epoch 2
 //! leased n4 99000
-//! node n1 vanished=2000 word=3000 enginegone=2000
+//! node n1 vanished=2000 back=9000 word=3000 enginegone=2000
 //! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
 //! node n3 leased=99000 older
 //! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
@@ -241,6 +241,10 @@ fn see(seen: &mut NodeObserved, word: &str, value: &str) {
             seen.silent_since = Some(seen.received_at);
         }
         "word" => seen.received_at = Timestamp(number(value)),
+        "back" => {
+            seen.back_at = Some(Timestamp(number(value)));
+            (seen.connected, seen.acked) = (true, REVISION);
+        }
         "losses" => {
             value.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
             (seen.connected, seen.acked) = (true, REVISION);

@@ -122,6 +122,7 @@ impl Fleet {
                 lost_at,
                 losses,
                 silent_since: None,
+                back_at: None,
                 acked,
                 is_level: false,
                 deaf: None,

@@ -91,6 +91,31 @@ fn who_has_not_spoken_for_long_may_have_gone_with_the_one_that_is_lost() {
     );
 }
 
+/// Nothing was concluded while two of three were away. The other one is on its way back as well.
+#[test]
+fn of_many_that_went_together_the_last_ones_have_time_after_the_first_is_back() {
+    let drawing = |back| {
+        format!(
+            "
+            since 5000
+            node n1
+            node n2 vanished=60000 back={back}
+            node n3 vanished=60500
+            service shop/web x1
+            task shop.web.1.5 n3 v1 healthy
+            "
+        )
+    };
+    check(&drawing(90_001), "look again at 100001");
+    check(
+        &drawing(90_000),
+        "
+        stop shop.web.1.5: node n3 has been silent for 10s
+        create shop.web.1 on n1: replaces shop.web.1.5
+        ",
+    );
+}
+
 /// Without `live-restore` everything that it runs ends when it starts again.
 #[test]
 fn what_a_dead_engine_will_end_has_successors_before_all_at_once() {

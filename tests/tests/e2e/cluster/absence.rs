@@ -1,5 +1,7 @@
 //! The control plane is away, for long; or it comes back as another than the one that the machines know. Nothing stops.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -58,6 +60,16 @@ async fn away(cluster: &Cluster<'_>) -> Result<()> {
     // What went through the agent that was killed is lost with it.
     ensure!(outcome.failures.len() <= 6, "{:?}\n{}", outcome.failures, cluster.logs());
 
+    a_crash_is_healed(cluster).await?;
+    let before = cluster.starts(&all).await?;
+    cluster.start_server().await?;
+    cluster.until_nodes("all to be back", all_are_ready).await?;
+    until_spread(cluster, &[2, 2, 2]).await?;
+    assert_eq!(cluster.starts(&all).await?, before, "the return restarts nothing");
+    Ok(())
+}
+
+async fn a_crash_is_healed(cluster: &Cluster<'_>) -> Result<()> {
     let victim = cluster.host(3).connect()?;
     let container = docker::containers_of(&victim, "tug.task").await?.into_iter().find_map(|one| one.id);
     let container = container.context("a container on the third host")?;
@@ -72,11 +84,6 @@ async fn away(cluster: &Cluster<'_>) -> Result<()> {
         ensure!(begun.elapsed() < tug_tests::tug::PATIENCE, "{now:?}\n{}", cluster.logs());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let before = cluster.starts(&all).await?;
-    cluster.start_server().await?;
-    cluster.until_nodes("all to be back", all_are_ready).await?;
-    until_spread(cluster, &[2, 2, 2]).await?;
-    assert_eq!(cluster.starts(&all).await?, before, "the return restarts nothing");
     Ok(())
 }
 
@@ -105,35 +112,45 @@ async fn empty(cluster: &Cluster<'_>) -> Result<()> {
     without_failure(&load.finish().await)
 }
 
-/// One that has forgotten the last changes is not obeyed until it has been told of them.
-async fn older(cluster: &Cluster<'_>) -> Result<()> {
-    let all = hosts(cluster, &[1, 2, 3]);
+/// Copies the state, and then has something change that the copy does not know.
+async fn forgotten(cluster: &Cluster<'_>) -> Result<PathBuf> {
+    let copy = cluster.state(1).join("copy");
     cluster.end_server(Signal::TERM).await?;
-    let (state, copy) = (cluster.state(1).join("server"), cluster.state(1).join("copy"));
-    copy_folder(&state, &copy)?;
+    copy_folder(&cluster.state(1).join("server"), &copy)?;
     cluster.start_server().await?;
     cluster.until_nodes("all to be back", all_are_ready).await?;
     cluster.apply(&manifest(REPLICAS + 3)).await?;
     until_spread(cluster, &[3, 3, 3]).await?;
+    Ok(copy)
+}
+
+/// One that has forgotten the last changes is not obeyed, however many commits it makes of its own.
+async fn older(cluster: &Cluster<'_>) -> Result<()> {
+    let copy = forgotten(cluster).await?;
+    let all = hosts(cluster, &[1, 2, 3]);
     let before = cluster.starts(&all).await?;
     let load = load(cluster, &[1, 2, 3]);
-    cluster.end_server(Signal::TERM).await?;
-    std::fs::rename(&state, cluster.state(1).join("newest"))?;
-    std::fs::rename(&copy, &state)?;
-    cluster.start_server().await?;
+    let newest = cluster.state(1).join("newest");
+    exchange(cluster, &newest, &copy).await?;
     let refuses = |nodes: &[NodeStatus]| nodes.iter().filter(|node| node.refusal.is_some()).count() == 3;
     let nodes = cluster.until_nodes("the agents to refuse", refuses).await?;
     println!("an older control plane is told: {:?}", nodes.iter().find_map(|node| node.refusal.clone()));
     load.more(100).await?;
     assert_eq!(cluster.starts(&all).await?, before, "an older control plane stops nothing");
-    cluster.end_server(Signal::TERM).await?;
-    std::fs::rename(&state, &copy)?;
-    std::fs::rename(cluster.state(1).join("newest"), &state)?;
-    cluster.start_server().await?;
+    exchange(cluster, &copy, &newest).await?;
     cluster.until_nodes("all to be back", all_are_ready).await?;
     cluster.until_settled(&project()).await?;
     assert_eq!(cluster.starts(&all).await?, before, "nor does the right one");
     without_failure(&load.finish().await)
+}
+
+/// Starts the control plane anew with the state in `next`, and puts what it had aside.
+async fn exchange(cluster: &Cluster<'_>, aside: &std::path::Path, next: &std::path::Path) -> Result<()> {
+    let state = cluster.state(1).join("server");
+    cluster.end_server(Signal::TERM).await?;
+    std::fs::rename(&state, aside)?;
+    std::fs::rename(next, &state)?;
+    cluster.start_server().await
 }
 
 /// The first of its two addresses goes: it is found by the other, by the control plane's clients and by other agents.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
-use tug_api::user::{AvailabilityRequest, NodeState};
+use tug_api::user::{AvailabilityRequest, NodeState, NodeStatus};
 use tug_model::status::ProjectStatus;
 use tug_tests::cluster::{Cluster, Home, spread};
 use tug_tests::lab::Lab;
@@ -126,19 +126,22 @@ async fn upgrades(cluster: &Cluster<'_>) -> Result<()> {
             load.more(20).await?;
             cluster.replace_agent(number).await?;
         }
-        let signal = if round % 2 == 0 { Signal::TERM } else { Signal::KILL };
-        cluster.end_server(signal).await?;
+        cluster.end_server(if round % 2 == 0 { Signal::TERM } else { Signal::KILL }).await?;
         load.more(20).await?;
         cluster.start_server().await?;
-        let all_are_there = |nodes: &[tug_api::user::NodeStatus]| {
-            nodes.iter().all(|node| node.connected && node.state == NodeState::Ready)
-        };
-        cluster.until_nodes("all to be back", all_are_there).await?;
-        cluster.until_settled(&project()).await?;
+        all_are_back(cluster).await?;
     }
     load.more(50).await?;
     without_failure(&load.finish().await)?;
     let after = cluster.starts(&all).await?;
     ensure!(after == before, "before: {before:#?}\nafter: {after:#?}\n{}", cluster.logs());
     Ok(())
+}
+
+async fn all_are_back(cluster: &Cluster<'_>) -> Result<()> {
+    let are_there = |nodes: &[NodeStatus]| {
+        nodes.len() == 3 && nodes.iter().all(|node| node.connected && node.state == NodeState::Ready)
+    };
+    cluster.until_nodes("all to be back", are_there).await?;
+    cluster.until_settled(&project()).await.map(drop)
 }
