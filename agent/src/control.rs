@@ -9,6 +9,7 @@ mod configs;
 mod follow;
 mod intake;
 mod jobs;
+mod obtain;
 mod private;
 mod pulse;
 mod report;
