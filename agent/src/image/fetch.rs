@@ -106,37 +106,33 @@ pub(crate) enum Otherwise {
 /// Told how far it is, for people.
 pub(crate) type Progress<'a> = &'a (dyn Fn(String) + Send + Sync);
 
+/// What comes, and where to.
+struct Way<'a> {
+    store: &'a dyn ImageStore,
+    image: &'a Digest,
+    /// What it must be for; `None`: whatever it is for.
+    platform: Option<String>,
+    progress: Progress<'a>,
+}
+
+/// What came of asking every source once.
+#[derive(Debug, Default)]
+struct Round {
+    /// Something has come.
+    moved: bool,
+    /// One of them has too much to do.
+    is_busy: bool,
+    reasons: Vec<String>,
+}
+
 /// One image on its way from one node.
 struct Transfer<'a> {
     images: &'a Images,
-    store: &'a dyn ImageStore,
-    image: &'a Digest,
+    way: &'a Way<'a>,
     source: &'a Source,
     client: ImageClient,
-    progress: Progress<'a>,
     /// Whether anything has come.
     moved: bool,
-}
-
-/// An image that is asked of one node after the other.
-struct Hunt<'a> {
-    images: &'a Images,
-    store: &'a dyn ImageStore,
-    image: &'a Digest,
-    platform: Option<String>,
-    progress: Progress<'a>,
-    /// Those that gave what it is not, and what that was: they are asked no more.
-    liars: BTreeMap<NodeId, String>,
-}
-
-/// What came of asking each node once, when none gave the image.
-struct Round {
-    /// Whether a part of it came.
-    moved: bool,
-    /// So many such rounds in which nothing moves are the end.
-    most: u32,
-    /// Why, node by node.
-    reasons: Vec<String>,
 }
 
 /// How far the parts are, all together.
@@ -146,39 +142,6 @@ struct Meter<'a> {
     said: u64,
     node: &'a NodeId,
     progress: Progress<'a>,
-}
-
-// === impl Hunt ===
-
-impl Hunt<'_> {
-    /// Asks each of `sources`. `None`: the engine has the image.
-    async fn round(&mut self, sources: &[Source]) -> Result<Option<Round>, FetchError> {
-        let mut round = Round { moved: false, most: FRUITLESS, reasons: Vec::new() };
-        for source in sources {
-            let node = &source.node;
-            if let Some(reason) = self.liars.get(node) {
-                round.reasons.push(format!("node {node}: {reason}"));
-                continue;
-            }
-            let transfer = self.images.transfer(self.store, self.image, source, self.progress);
-            let mut transfer = transfer.map_err(|trouble| FetchError::Failed(chain(&trouble)))?;
-            let Err(trouble) = transfer.run(self.platform.as_deref()).await else { return Ok(None) };
-            if trouble.is_ours() {
-                return Err(FetchError::Ours { node: node.clone(), source: Box::new(trouble) });
-            }
-            let reason = chain(&trouble);
-            tracing::info!(image = %self.image, %node, reason, "an image does not come");
-            round.moved |= transfer.moved;
-            if matches!(trouble, Trouble::Busy) {
-                round.most = BUSY;
-            }
-            round.reasons.push(format!("node {node}: {reason}"));
-            if trouble.is_a_lie() {
-                self.liars.insert(node.clone(), reason);
-            }
-        }
-        Ok(Some(round))
-    }
 }
 
 // === impl Images ===
@@ -201,22 +164,22 @@ impl Images {
         let mut sources =
             timeout(patience, wish.sources()).await.map_err(|_| FetchError::NoAnswer(patience))?;
         let _turn = self.incoming.acquire().await.map_err(|_| FetchError::Unable)?;
-        let mut hunt = Hunt { images: self, store, image, platform, progress, liars: BTreeMap::new() };
-        let mut fruitless = 0;
+        let way = Way { store, image, platform, progress };
+        let (mut fruitless, mut liars) = (0, BTreeMap::new());
         loop {
             if sources.is_empty() {
                 return Err(FetchError::Nowhere);
             }
-            let Some(Round { moved, most, reasons }) = hunt.round(&sources).await? else { return Ok(()) };
-            fruitless = if moved { 0 } else { fruitless + 1 };
-            let all_lie = sources.iter().all(|source| hunt.liars.contains_key(&source.node));
-            if fruitless >= most || all_lie {
-                return Err(FetchError::Failed(reasons.join("; ")));
+            let Some(round) = self.ask_all(&way, &sources, &mut liars).await? else { return Ok(()) };
+            fruitless = if round.moved { 0 } else { fruitless + 1 };
+            let all_lie = sources.iter().all(|source| liars.contains_key(&source.node));
+            if fruitless >= if round.is_busy { BUSY } else { FRUITLESS } || all_lie {
+                return Err(FetchError::Failed(round.reasons.join("; ")));
             }
-            if most == BUSY {
+            if round.is_busy {
                 progress("waiting for another node".to_owned());
             }
-            if !moved {
+            if !round.moved {
                 sleep(PAUSE).await;
             }
             // There may be others by now.
@@ -224,44 +187,78 @@ impl Images {
         }
     }
 
+    /// Asks one after the other, but for those that lied before. `None`: the image is here.
+    async fn ask_all(
+        &self,
+        way: &Way<'_>,
+        sources: &[Source],
+        liars: &mut BTreeMap<NodeId, String>,
+    ) -> Result<Option<Round>, FetchError> {
+        let mut round = Round::default();
+        for source in sources {
+            let node = &source.node;
+            if let Some(reason) = liars.get(node) {
+                round.reasons.push(format!("node {node}: {reason}"));
+                continue;
+            }
+            let transfer = self.transfer(way, source);
+            let mut transfer = transfer.map_err(|trouble| FetchError::Failed(chain(&trouble)))?;
+            let trouble = match transfer.run().await {
+                Ok(()) => return Ok(None),
+                Err(trouble) if trouble.is_ours() => {
+                    return Err(FetchError::Ours { node: node.clone(), source: Box::new(trouble) });
+                }
+                Err(trouble) => trouble,
+            };
+            let reason = chain(&trouble);
+            tracing::info!(image = %way.image, %node, reason, "an image does not come");
+            round.moved |= transfer.moved;
+            round.is_busy |= matches!(trouble, Trouble::Busy);
+            if trouble.is_a_lie() {
+                liars.insert(node.clone(), reason.clone());
+            }
+            round.reasons.push(format!("node {node}: {reason}"));
+        }
+        Ok(Some(round))
+    }
+
     /// What this engine runs, as `os/arch`.
     async fn platform(&self) -> Option<String> {
         self.runtime.check().await.ok().map(|engine| format!("{}/{}", engine.os, engine.arch))
     }
 
-    fn transfer<'a>(
-        &'a self,
-        store: &'a dyn ImageStore,
-        image: &'a Digest,
-        source: &'a Source,
-        progress: Progress<'a>,
-    ) -> Result<Transfer<'a>, Trouble> {
+    fn transfer<'a>(&'a self, way: &'a Way<'a>, source: &'a Source) -> Result<Transfer<'a>, Trouble> {
         let member = self.member.borrow().clone().ok_or(Trouble::Alone)?;
         let name = node_name(&source.node).ok_or(Trouble::Alone)?;
         let config = client_config(&member.authority_pem, Some(&member.credentials));
         let config = config.map_err(|error| Trouble::Lost(TransportError::lost(error)))?;
         let server = TlsServer { addresses: vec![source.address.clone()], name, config };
         let client = ImageClient::new(Channel::tls(server));
-        Ok(Transfer { images: self, store, image, source, client, progress, moved: false })
+        Ok(Transfer { images: self, way, source, client, moved: false })
     }
 }
 
 // === impl Transfer ===
 
 impl Transfer<'_> {
-    async fn run(&mut self, platform: Option<&str>) -> Result<(), Trouble> {
-        let shape = in_time(self.client.shape(self.image)).await?;
-        if platform.is_some_and(|ours| !shape.platform.is_empty() && shape.platform != ours) {
+    async fn run(&mut self) -> Result<(), Trouble> {
+        let shape = in_time(self.client.shape(self.way.image)).await?;
+        if self
+            .way
+            .platform
+            .as_ref()
+            .is_some_and(|ours| !shape.platform.is_empty() && shape.platform != *ours)
+        {
             return Err(Trouble::Foreign(shape.platform));
         }
         if shape.layers.len() > MOST_LAYERS {
             return Err(Trouble::Wrong);
         }
-        let base = common_base(&shape.layers, &self.store.layers().await?);
+        let base = common_base(&shape.layers, &self.way.store.layers().await?);
         match self.bring(&shape, base).await {
             // What lay below has been removed meanwhile, or this engine wants to have all of it.
             Err(Trouble::Engine(error)) if base > 0 && !error.is_engine_down() => {
-                tracing::info!(image = %self.image, reason = chain(&error), "taking the whole image");
+                tracing::info!(image = %self.way.image, reason = chain(&error), "taking the whole image");
                 self.bring(&shape, 0).await
             }
             brought => brought,
@@ -273,19 +270,19 @@ impl Transfer<'_> {
         let spool = Arc::clone(&self.images.spool);
         let layers: BTreeSet<Digest> = shape.layers.iter().skip(base).cloned().collect();
         let held: Vec<Hold> =
-            std::iter::once(self.image).chain(&layers).map(|part| spool.hold(part)).collect();
+            std::iter::once(self.way.image).chain(&layers).map(|part| spool.hold(part)).collect();
         self.gather(shape, &layers).await?;
-        (self.progress)("into the engine".to_owned());
-        let archive = archive::pack(self.image, &shape.layers, base, &spool);
+        (self.way.progress)("into the engine".to_owned());
+        let archive = archive::pack(self.way.image, &shape.layers, base, &spool);
         let archive = futures_util::stream::unfold(archive, async |mut archive| {
             archive.recv().await.map(|piece| (piece, archive))
         });
-        self.store.load(archive.boxed()).await?;
-        if self.store.shape(self.image).await?.is_none_or(|taken| taken.layers != shape.layers) {
+        self.way.store.load(archive.boxed()).await?;
+        if self.way.store.shape(self.way.image).await?.is_none_or(|taken| taken.layers != shape.layers) {
             return Err(Trouble::NotTaken);
         }
         drop(held);
-        spool.drop_parts(std::iter::once(self.image).chain(&layers));
+        spool.drop_parts(std::iter::once(self.way.image).chain(&layers));
         Ok(())
     }
 
@@ -294,16 +291,16 @@ impl Transfer<'_> {
         let spool = &self.images.spool;
         let missing: BTreeSet<Digest> =
             layers.iter().filter(|layer| spool.whole(layer).is_none()).cloned().collect();
-        if !missing.is_empty() || spool.whole(self.image).is_none() {
+        if !missing.is_empty() || spool.whole(self.way.image).is_none() {
             let parts = self.prepare(&missing).await?;
             let total = parts.iter().fold(0_u64, |total, part| total.saturating_add(part.size.0));
             spool.check_room(Bytes(total))?;
             let mut meter =
-                Meter { done: 0, total, said: 0, node: &self.source.node, progress: self.progress };
+                Meter { done: 0, total, said: 0, node: &self.source.node, progress: self.way.progress };
             meter.say();
             for part in &parts {
                 self.part(part, &mut meter).await?;
-                if part.digest == *self.image {
+                if part.digest == *self.way.image {
                     self.check(shape)?;
                 }
             }
@@ -313,8 +310,8 @@ impl Transfer<'_> {
 
     /// The configuration must be of this image and name the layers that the other node has told.
     fn check(&self, shape: &Shape) -> Result<(), Trouble> {
-        let config = self.images.spool.read(self.image, LARGEST_CONFIG)?;
-        if archive::is_configuration(&config, self.image, &shape.layers) {
+        let config = self.images.spool.read(self.way.image, LARGEST_CONFIG)?;
+        if archive::is_configuration(&config, self.way.image, &shape.layers) {
             return Ok(());
         }
         Err(Trouble::Wrong)
@@ -323,17 +320,17 @@ impl Transfer<'_> {
     /// Has the parts made ready: the configuration and those `layers`.
     async fn prepare(&mut self, layers: &BTreeSet<Digest>) -> Result<Vec<Part>, Trouble> {
         let wanted = PartsWanted { layers: layers.clone() };
-        let mut preparations = in_time(self.client.prepare(self.image, &wanted)).await?;
+        let mut preparations = in_time(self.client.prepare(self.way.image, &wanted)).await?;
         loop {
             let next = timeout(SILENCE, preparations.try_next()).await.map_err(|_| Trouble::Silent)?;
             match next? {
                 Some(Preparation::Going { done }) => {
-                    (self.progress)(format!("from node {}, which has prepared {done}", self.source.node));
+                    (self.way.progress)(format!("from node {}, which has prepared {done}", self.source.node));
                 }
                 Some(Preparation::Ready { mut parts }) => {
                     let told: BTreeSet<&Digest> = parts.iter().map(|part| &part.digest).collect();
-                    let asked: BTreeSet<&Digest> = std::iter::once(self.image).chain(layers).collect();
-                    let config = parts.iter().position(|part| part.digest == *self.image);
+                    let asked: BTreeSet<&Digest> = std::iter::once(self.way.image).chain(layers).collect();
+                    let config = parts.iter().position(|part| part.digest == *self.way.image);
                     let Some(config) = config.filter(|_| told == asked && parts.len() == asked.len()) else {
                         return Err(Trouble::Wrong);
                     };
@@ -368,7 +365,7 @@ impl Transfer<'_> {
         let resumed = draft.written();
         meter.add(resumed);
         if resumed < part.size.0 {
-            let asked = in_time(self.client.part(self.image, &part.digest, resumed)).await?;
+            let asked = in_time(self.client.part(self.way.image, &part.digest, resumed)).await?;
             let mut body = asked.into_body();
             loop {
                 let frame = timeout(SILENCE, body.frame()).await.map_err(|_| Trouble::Silent)?;
@@ -471,7 +468,7 @@ impl Meter<'_> {
 impl fmt::Debug for Transfer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transfer")
-            .field("image", self.image)
+            .field("image", self.way.image)
             .field("source", self.source)
             .finish_non_exhaustive()
     }

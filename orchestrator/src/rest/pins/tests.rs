@@ -36,7 +36,7 @@ fn pinned(bench: &Bench, service: &str) -> (Option<String>, Option<Digest>) {
 }
 
 fn id(of: &str) -> String {
-    digest(of).to_string()
+    digest_of(of.as_bytes()).to_string()
 }
 
 fn digest(of: &str) -> Digest {
