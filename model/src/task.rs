@@ -117,6 +117,13 @@ impl Task {
         ServiceRef { project: self.project.clone(), service: self.service.clone() }
     }
 
+    /// The commit that made it, which its id names. It tells the order of tasks, whatever the clock did meanwhile: of two
+    /// tasks of one slot the later one has the higher number.
+    pub fn made_by(&self) -> Revision {
+        let number = self.id.as_str().rsplit('.').next().and_then(|number| number.parse().ok());
+        number.map(Revision).unwrap_or_default()
+    }
+
     /// The id of the task that commit `revision` makes for this slot: unique, because a commit makes at most one
     /// task for a slot.
     pub fn id_for(project: &ProjectName, service: &ServiceName, slot: Slot, revision: Revision) -> TaskId {

@@ -237,7 +237,10 @@ impl Control {
         if plan.decisions.is_empty() {
             return self.record(now).await;
         }
-        let decisions = plan.decisions.iter().take(self.most_decisions).cloned().collect();
+        let decisions: Vec<_> = plan.decisions.iter().take(self.most_decisions).cloned().collect();
+        for decision in &decisions {
+            tracing::debug!(%decision, "decided");
+        }
         let batch = execute::Batch::new(world, decisions, self.observer.pending(), now);
         let expect = Expect::Revision(batch.revision());
         let (count, fallback) = (batch.len(), batch.clone());

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
-use tug_agent::runtime::{ContainerId, EngineEvent, EventKind, FoundNetwork};
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::Instant;
+use tug_agent::runtime::{ContainerId, EngineEvent, EventKind, FoundNetwork, Operation};
 use tug_api::Clock;
-use tug_model::NodeId;
+use tug_model::{NodeId, TaskId, Timestamp};
 
 pub use container::{Behaviour, Container, Process};
 pub use witness::Run;
@@ -21,7 +22,6 @@ pub use witness::Run;
 #[derive(Debug, Clone)]
 pub struct Engine {
     node: NodeId,
-    clock: Clock,
     shared: Arc<Mutex<Shared>>,
     events: broadcast::Sender<EngineEvent>,
 }
@@ -31,18 +31,25 @@ pub struct Engine {
 pub struct Faults {
     /// Every call fails at once.
     pub down: bool,
+    /// Every call fails when its time is up.
+    pub hung: bool,
     /// Of a hundred calls that change something, so many fail without effect.
     pub failing: u8,
     /// Of a hundred calls that change something, so many take effect and report a failure all the same.
     pub lost_replies: u8,
     /// Of a hundred events, so many are never seen.
     pub lost_events: u8,
+    /// Of a hundred events, so many are seen twice.
+    pub doubled_events: u8,
+    /// Of a hundred removals, so many are refused because the container is being removed, and end later.
+    pub slow_removals: u8,
     /// Every call takes up to this much longer.
     pub slowness: Duration,
 }
 
 #[derive(Debug)]
 struct Shared {
+    clock: Clock,
     containers: BTreeMap<ContainerId, Container>,
     networks: BTreeMap<String, FoundNetwork>,
     volumes: BTreeSet<String>,
@@ -54,6 +61,10 @@ struct Shared {
     trespasses: u64,
     /// Every run of a process, in the order of their starts.
     runs: Vec<Run>,
+    /// Tasks whose running containers were ended on request, since this was last asked for.
+    ended: Vec<TaskId>,
+    /// The next operation of this kind takes effect and never answers; who set the trap is told.
+    trap: Option<(Operation, oneshot::Sender<()>)>,
 }
 
 // === impl Engine ===
@@ -62,6 +73,7 @@ impl Engine {
     /// The engine of `node`. The same seed gives the same luck.
     pub fn new(node: NodeId, clock: Clock, seed: u64) -> Self {
         let shared = Shared {
+            clock,
             containers: BTreeMap::new(),
             networks: BTreeMap::new(),
             volumes: BTreeSet::new(),
@@ -71,8 +83,10 @@ impl Engine {
             made: 0,
             trespasses: 0,
             runs: Vec::new(),
+            ended: Vec::new(),
+            trap: None,
         };
-        Self { node, clock, shared: Arc::new(Mutex::new(shared)), events: broadcast::channel(4096).0 }
+        Self { node, shared: Arc::new(Mutex::new(shared)), events: broadcast::channel(4096).0 }
     }
 
     /// From now on `faults` happen.
@@ -80,9 +94,38 @@ impl Engine {
         self.lock().faults = faults;
     }
 
+    /// From now on the machine's time of day is that of `clock`.
+    pub fn set_clock(&self, clock: Clock) {
+        self.lock().clock = clock;
+    }
+
+    /// The next `operation` takes effect and never answers. What this gives is told when that has happened.
+    pub fn trap(&self, operation: Operation) -> oneshot::Receiver<()> {
+        let (sprung, told) = oneshot::channel();
+        self.lock().trap = Some((operation, sprung));
+        told
+    }
+
+    /// No operation is trapped any more.
+    pub fn disarm(&self) {
+        self.lock().trap = None;
+    }
+
+    /// The tasks whose running containers were ended on request since the last time that this was asked.
+    pub fn take_ended(&self) -> Vec<TaskId> {
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    /// Looks at every container, ours or not.
+    pub fn look<T>(&self, mut each: impl FnMut(&Container) -> Option<T>) -> Vec<T> {
+        let mut shared = self.lock();
+        shared.sweep();
+        shared.containers.values().filter_map(|container| each(container)).collect()
+    }
+
     /// Every container, ours or not.
     pub fn containers(&self) -> Vec<Container> {
-        self.lock().containers.values().cloned().collect()
+        self.look(|container| Some(container.clone()))
     }
 
     /// The names of the volumes.
@@ -95,21 +138,18 @@ impl Engine {
         self.lock().trespasses
     }
 
-    /// Whether the container with `address` serves at `now`.
-    pub fn serves(&self, address: std::net::IpAddr, now: tug_model::Timestamp) -> bool {
+    /// Whether the container with `address` serves.
+    pub fn serves(&self, address: std::net::IpAddr) -> bool {
         let shared = self.lock();
         let serving = shared.containers.values().find(|container| container.address() == address);
-        serving.is_some_and(|container| match container.process {
-            Process::Running { since } => container.behaviour().serves_after(now.since(since).duration()),
-            Process::New | Process::Ended { .. } => false,
-        })
+        serving.is_some_and(Container::serves)
     }
 
     /// Somebody else starts a container here.
     pub fn add_foreign(&self, name: &str) {
         let mut shared = self.lock();
         let id = shared.next_id();
-        let container = Container::foreign(id.clone(), name, self.clock.now());
+        let container = Container::foreign(id.clone(), name, shared.clock.now());
         shared.containers.insert(id, container);
     }
 
@@ -152,8 +192,11 @@ impl Engine {
 
     /// The process of `id` ends, if it runs.
     fn end(&self, id: &ContainerId, code: i64) {
-        let now = self.clock.now();
-        let ended = self.lock().containers.get_mut(id).is_some_and(|container| container.end(code, now));
+        let ended = {
+            let mut shared = self.lock();
+            let now = shared.clock.now();
+            shared.containers.get_mut(id).is_some_and(|container| container.end(code, now))
+        };
         self.witness(id);
         if ended {
             self.emit(id, EventKind::Died);
@@ -161,15 +204,23 @@ impl Engine {
     }
 
     fn emit(&self, id: &ContainerId, kind: EventKind) {
-        let lost = {
+        let times = {
             let mut shared = self.lock();
-            let often = shared.faults.lost_events;
-            shared.happens(often)
+            let Faults { lost_events, doubled_events, .. } = shared.faults;
+            if shared.happens(lost_events) { 0 } else { 1 + u8::from(shared.happens(doubled_events)) }
         };
-        if !lost {
+        for _ in 0..times {
             // Without a subscriber nobody misses it.
             let _ = self.events.send(EngineEvent { container: id.clone(), kind });
         }
+    }
+
+    fn clock(&self) -> Clock {
+        self.lock().clock
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -183,6 +234,27 @@ impl Shared {
     fn next_id(&mut self) -> ContainerId {
         self.made += 1;
         ContainerId::new(&format!("{:064x}", self.made))
+    }
+
+    /// The container is gone a while after somebody asked for its removal.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        self.containers.retain(|_, container| container.gone_at.is_none_or(|at| at > now));
+    }
+
+    /// Notes that `task` was ended on request while it ran.
+    fn note_end(&mut self, id: &ContainerId) {
+        let container = self.containers.get(id).filter(|container| container.confirmed);
+        let identity = container.and_then(|container| container.identity.as_ref());
+        self.ended.extend(identity.map(|identity| identity.task.clone()));
+    }
+
+    /// Whether `operation` is trapped: then who set the trap is told.
+    fn is_trapped(&mut self, operation: Operation) -> bool {
+        let Some((_, told)) = self.trap.take_if(|(wanted, _)| *wanted == operation) else { return false };
+        // Who does not wait for it any more need not be told.
+        let _ = told.send(());
+        true
     }
 
     /// Rolls the dice: true `percent` times of a hundred.

@@ -11,9 +11,16 @@
 
 mod action;
 mod cluster;
+mod convergence;
+mod draw;
 pub mod exclusive;
 mod invariant;
 mod link;
+mod machine;
+mod perform;
+mod plane;
+mod story;
+mod witness;
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +28,9 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-pub use action::{Action, Request};
+pub use action::{Action, ControlAction, Direction, Ledger, Moment, NodeAction, Request};
 pub use cluster::Cluster;
+pub use story::Story;
 
 /// What one run did, and how it ended.
 #[derive(Debug)]
@@ -40,22 +48,34 @@ pub struct Config {
     pub nodes: usize,
     /// How many actions before everything heals.
     pub steps: usize,
+    /// The trace tells every event that the store records, too.
+    pub events: bool,
 }
 
 impl Config {
-    /// One to three machines, so that the single machine of most people is a third of all stories.
+    /// One to five machines; the single machine of most people is a sixth of all stories.
     pub fn of(seed: u64) -> Self {
-        let nodes = match seed % 3 {
-            0 => 1,
-            1 => 2,
-            _ => 3,
-        };
-        Self { nodes, steps: 25 }
+        let nodes = [1, 2, 3, 3, 4, 5][usize::try_from(seed % 6).unwrap_or_default()];
+        Self { nodes, steps: 25, events: false }
     }
 }
 
 /// Runs `count` seeds from `first` on two threads, and gives the explanations of those that fail.
 pub fn run_many(first: u64, count: u64) -> Vec<String> {
+    many(first, count, |seed| explain(&seed.to_string(), &run(seed, Config::of(seed))))
+}
+
+/// Tells every story as `count` seeds from `first` have it, and gives the explanations of those that fail.
+pub fn tell_many(first: u64, count: u64) -> Vec<String> {
+    let stories = Story::ALL.len() as u64;
+    many(first * stories, count * stories, |number| {
+        let story = Story::ALL[usize::try_from(number % stories).unwrap_or_default()];
+        let seed = number / stories;
+        explain(&format!("{story:?} {seed}"), &tell(story, seed))
+    })
+}
+
+fn many(first: u64, count: u64, one: impl Fn(u64) -> Option<String> + Sync) -> Vec<String> {
     const THREADS: usize = 2;
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
@@ -63,11 +83,11 @@ pub fn run_many(first: u64, count: u64) -> Vec<String> {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= first + count {
                         return;
                     }
-                    let failure = explain(seed, &run(seed, Config::of(seed)));
+                    let failure = one(number);
                     failures.lock().unwrap_or_else(PoisonError::into_inner).extend(failure);
                 }
             });
@@ -78,18 +98,27 @@ pub fn run_many(first: u64, count: u64) -> Vec<String> {
 
 /// Runs the simulation of `seed`.
 pub fn run(seed: u64, config: Config) -> Run {
+    paused(async |trace| simulate(seed, config, trace).await)
+}
+
+/// Tells `story` as `seed` has it.
+pub fn tell(story: Story, seed: u64) -> Run {
+    paused(async |trace| story::tell(story, seed, trace).await)
+}
+
+fn paused(work: impl AsyncFnOnce(&mut Vec<String>) -> Result<()>) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .expect("a runtime can be made");
     let mut trace = Vec::new();
-    let result = runtime.block_on(simulate(seed, config, &mut trace));
+    let result = runtime.block_on(work(&mut trace));
     Run { trace, result }
 }
 
 /// The message for a run that failed: what was violated, how to see it again, and the trace.
-pub fn explain(seed: u64, run: &Run) -> Option<String> {
+pub fn explain(seed: &str, run: &Run) -> Option<String> {
     let error = run.result.as_ref().err()?;
     let mut text = format!("seed {seed}: {error:#}\n");
     let _ = writeln!(text, "again, with logs: cargo run -p tug-tests --bin simulate -- {seed}");
@@ -100,20 +129,29 @@ pub fn explain(seed: u64, run: &Run) -> Option<String> {
 }
 
 async fn simulate(seed: u64, config: Config, trace: &mut Vec<String>) -> Result<()> {
-    let mut dice = fastrand::Rng::with_seed(seed);
     let mut cluster = Cluster::start(seed, config.nodes).await?;
+    let told = tell_story(seed, config, &mut cluster, trace).await;
+    if config.events {
+        trace.extend(cluster.events());
+    }
+    cluster.stop().await;
+    told
+}
+
+async fn tell_story(seed: u64, config: Config, cluster: &mut Cluster, trace: &mut Vec<String>) -> Result<()> {
+    let mut dice = fastrand::Rng::with_seed(seed);
     for step in 0..config.steps {
-        let action = Action::draw(&mut dice, config.nodes);
+        let action = draw::action(&mut dice, config.nodes);
         trace.push(format!("{} {step}: {action}", cluster.now()));
         cluster.perform(&action).await.with_context(|| format!("step {step}: {action}"))?;
-        cluster.pass(dice.u64(0..4000)).await;
-        invariant::check(&mut cluster).await.with_context(|| format!("after step {step}: {action}"))?;
+        let passes = cluster.pass(dice.u64(0..4000)).await;
+        passes.with_context(|| format!("after step {step}: {action}"))?;
+        invariant::check(cluster).await.with_context(|| format!("after step {step}: {action}"))?;
         trace.push(format!("  {}", cluster.summary()));
     }
     trace.push(format!("{} everything heals", cluster.now()));
     cluster.heal().await?;
-    invariant::converges(&mut cluster).await.context("after everything healed")?;
+    convergence::converges(cluster).await.context("after everything healed")?;
     trace.push(format!("{} {}", cluster.now(), cluster.summary()));
-    cluster.stop().await;
     Ok(())
 }

@@ -43,7 +43,7 @@ fn assigned(task: &Task) -> AssignedTask {
 /// The templates of `tasks`, and what they use of their projects. Where two templates of a project mean different things
 /// by one key, the node is told what the newer one means: the older one's container is there already.
 fn add_templates(whole: &mut Assignment, world: &World, mut tasks: Vec<&Task>) {
-    tasks.sort_by_key(|task| task.created_at);
+    tasks.sort_by_key(|task| task.made_by());
     let mut seen = BTreeSet::new();
     for task in tasks {
         if !seen.insert((&task.project, &task.template)) {

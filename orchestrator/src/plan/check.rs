@@ -27,9 +27,9 @@ pub fn check(world: &World, plan: &Plan, now: Timestamp) -> Vec<String> {
         broken.push("the plan is to be made again at once".to_owned());
     }
     placed_well(world, &after, plan, &mut broken);
-    nobody_is_given_up_early(world, plan, now, &mut broken);
     exclusive::never_two(world, plan, now, &mut broken);
     let serving = serving(world);
+    nobody_is_given_up_early(world, &after, plan, (&serving, now), &mut broken);
     let (before_by_service, after_by_service) = (by_service(world), by_service(&after));
     for (project, stored) in &world.projects {
         for (name, service) in &stored.spec.services {
@@ -119,8 +119,20 @@ fn placed_well(world: &World, after: &World, plan: &Plan, broken: &mut Vec<Strin
 }
 
 /// A task that is to run on a silent node, where its service has a place for it, leaves only after the silence has lasted,
-/// and not while half of the nodes are silent since the same moment.
-fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: &mut Vec<String>) {
+/// and not while half of the nodes are silent since the same moment; unless another one serves its slot.
+fn nobody_is_given_up_early(
+    world: &World,
+    after: &World,
+    plan: &Plan,
+    (serving, now): (&BTreeMap<&TaskId, bool>, Timestamp),
+    broken: &mut Vec<String>,
+) {
+    let is_served = |task: &Task| {
+        let others = after.tasks.values().filter(|other| other.desired == Desired::Run);
+        others.filter(|other| serving.contains_key(&other.id)).any(|other| {
+            other.slot == task.slot && other.service == task.service && other.project == task.project
+        })
+    };
     let silent_since = |id: &NodeId| {
         let observed = world.observed.nodes.get(id);
         let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
@@ -144,7 +156,8 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
     for decision in &plan.decisions {
         let (Change::Drain(id) | Change::Stop(id)) = &decision.change else { continue };
         let Some(task) = world.tasks.get(id).filter(|task| task.desired == Desired::Run) else { continue };
-        let is_replaced = created.contains(&(&task.project, &task.service, task.slot));
+        let is_replaced =
+            created.contains(&(&task.project, &task.service, task.slot)) && !is_served(task);
         let is_replaced = is_replaced && !is_overdue(world, task, now);
         let Some(since) = silent_since(&task.node).filter(|_| is_replaced) else { continue };
         let together = world.nodes.keys().filter(|id| silent_since(id) == Some(since)).count();
@@ -218,10 +231,11 @@ fn ports_free(after: &World, node: &NodeId, tasks: &[&Task], broken: &mut Vec<St
     }
 }
 
-/// The tasks that a connected node says are healthy (`true`) or complete (`false`).
+/// The tasks that a connected node says are healthy (`true`) or complete (`false`). A node that was removed is not asked,
+/// although it may still be connected for a moment.
 fn serving(world: &World) -> BTreeMap<&TaskId, bool> {
-    let connected = world.observed.nodes.values().filter(|observed| observed.connected);
-    let tasks = connected.flat_map(|observed| &observed.report).flat_map(|report| &report.tasks);
+    let connected = world.observed.nodes.iter().filter(|(id, node)| node.connected && world.nodes.contains_key(*id));
+    let tasks = connected.flat_map(|(_, observed)| &observed.report).flat_map(|report| &report.tasks);
     tasks
         .filter(|task| task.phase.is_healthy() || task.phase.has_succeeded())
         .map(|task| (&task.id, task.phase.is_healthy()))

@@ -86,7 +86,7 @@ impl<'w> Index<'w> {
             services.entry((&task.project, &task.service)).or_default().push(seen);
         }
         for tasks in services.values_mut() {
-            tasks.sort_by_key(|seen| (seen.task.slot, seen.task.created_at, &seen.task.id));
+            tasks.sort_by_key(|seen| (seen.task.slot, seen.task.made_by(), &seen.task.id));
         }
         Self { services }
     }

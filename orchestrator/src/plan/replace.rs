@@ -62,7 +62,7 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
 /// older ones met.
 fn drop_superseded<'w>(pass: &mut Pass<'w>, slot: &mut SlotTasks<'w>) {
     let best = |tasks: &[Seen<'w>]| {
-        tasks.iter().copied().max_by_key(|seen| (seen.standing(), seen.task.created_at, &seen.task.id))
+        tasks.iter().copied().max_by_key(|seen| (seen.standing(), seen.task.made_by(), &seen.task.id))
     };
     if let Some(newest) = best(&slot.current) {
         keep_only(pass, &mut slot.current, newest);

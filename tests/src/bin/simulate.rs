@@ -1,5 +1,6 @@
 //! `cargo run -p tug-tests --bin simulate -- SEED`: tells the story of one seed again, with logs.
-//! `… -- FIRST COUNT`: tells many, and prints those that fail.
+//! `… -- FIRST COUNT`: tells many, and prints those that fail. `… -- STORY SEED`: tells one of the stories, with logs;
+//! `… -- stories FIRST COUNT` tells all of them for many seeds.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -10,24 +11,36 @@ use std::process::ExitCode;
 
 use tug_tests::sim;
 
+/// So many seeds are told between two words.
+const AT_ONCE: usize = 8;
+
 fn main() -> ExitCode {
-    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|word| word.parse()).collect();
-    match numbers.as_deref() {
-        Ok([seed]) => one(*seed),
-        Ok([first, count]) => many(*first, *count),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<u64> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let story = words.first().and_then(|word| {
+        sim::Story::ALL.into_iter().find(|story| format!("{story:?}").eq_ignore_ascii_case(word))
+    });
+    match (words.as_slice(), numbers.as_slice(), story) {
+        ([_], [seed], None) => {
+            one(&seed.to_string(), || sim::run(*seed, sim::Config { events: true, ..sim::Config::of(*seed) }))
+        }
+        ([_, _], [first, count], None) => many(*first, *count, sim::run_many),
+        ([name, _], [seed], Some(story)) => one(&format!("{name} {seed}"), || sim::tell(story, *seed)),
+        ([word, _, _], [first, count], None) if word == "stories" => many(*first, *count, sim::tell_many),
         _ => {
-            eprintln!("Usage: simulate SEED | FIRST COUNT");
+            eprintln!("Usage: simulate SEED | FIRST COUNT | STORY SEED | stories FIRST COUNT");
+            eprintln!("Stories: {:?}", sim::Story::ALL);
             ExitCode::from(2)
         }
     }
 }
 
-fn one(seed: u64) -> ExitCode {
+fn one(name: &str, run: impl FnOnce() -> sim::Run) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::new("warn,tug_orchestrator=debug,tug_agent=debug");
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
-    let run = sim::run(seed, sim::Config::of(seed));
+    let run = run();
     println!("{}", run.trace.join("\n"));
-    match sim::explain(seed, &run) {
+    match sim::explain(name, &run) {
         Some(text) => {
             eprintln!("{}", text.lines().next().unwrap_or_default());
             ExitCode::FAILURE
@@ -36,11 +49,16 @@ fn one(seed: u64) -> ExitCode {
     }
 }
 
-fn many(first: u64, count: u64) -> ExitCode {
-    let failures = sim::run_many(first, count);
-    for text in &failures {
-        eprintln!("{text}");
+fn many(first: u64, count: u64, tell: impl Fn(u64, u64) -> Vec<String>) -> ExitCode {
+    let mut failed = 0;
+    // A few at a time, so that what fails is told soon.
+    for begin in (first..first + count).step_by(AT_ONCE) {
+        let failures = tell(begin, (AT_ONCE as u64).min(first + count - begin));
+        for text in &failures {
+            eprintln!("{text}");
+        }
+        failed += failures.len();
     }
-    println!("{count} seeds from {first}: {} failed", failures.len());
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("{count} seeds from {first}: {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

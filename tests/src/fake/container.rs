@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tug_agent::runtime::{ContainerId, EngineHealth, Found, Identity, State};
 use tug_model::Timestamp;
 use tug_model::task::Template;
@@ -24,6 +25,12 @@ pub struct Container {
     pub process: Process,
     /// How often it was started.
     pub starts: u64,
+    /// When its process was started last, whatever the time of day was.
+    pub started: Option<Instant>,
+    /// Whoever started it last was told so: else it is taken for one that could not be started.
+    pub confirmed: bool,
+    /// It is being removed, and gone at that time.
+    pub gone_at: Option<Instant>,
 }
 
 /// Where a container's process stands.
@@ -105,12 +112,25 @@ impl Container {
     /// Somebody else's container.
     pub(super) fn foreign(id: ContainerId, name: &str, now: Timestamp) -> Self {
         let process = Process::Running { since: now };
-        Self { id, name: name.to_owned(), identity: None, template: None, process, starts: 1 }
+        Self { id, name: name.to_owned(), identity: None, template: None, process, starts: 1, started: None, confirmed: true, gone_at: None }
     }
 
     /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         matches!(self.process, Process::Running { .. })
+    }
+
+    /// Whether its process runs and answers.
+    pub fn serves(&self) -> bool {
+        let started = self.started.filter(|_| self.is_running());
+        started.is_some_and(|started| self.behaviour().serves_after(started.elapsed()))
+    }
+
+    /// Its process begins at `now`, by the machine's time of day.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.process = Process::Running { since: now };
+        self.started = Some(Instant::now());
+        self.starts += 1;
     }
 
     /// What it does.
@@ -137,6 +157,9 @@ impl Container {
     /// As a listing shows it; `None` for a container that is not ours.
     pub(super) fn found(&self) -> Option<Found> {
         let state = match self.process {
+            Process::New | Process::Running { .. } | Process::Ended { .. } if self.gone_at.is_some() => {
+                State::Removing
+            }
             Process::New => State::Created,
             Process::Running { since } => State::Running { started_at: since },
             Process::Ended { code, at } => State::Exited { code, out_of_memory: false, finished_at: at },

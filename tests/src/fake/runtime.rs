@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tug_agent::runtime::{
     Answer, Cause, ContainerId, ContainerRequest, EngineEvent, EngineInfo, EventKind, ExecId, ExecRequest,
     ExecSession, Feed, Found, FoundNetwork, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError,
-    Stats, Stream, TerminalSize,
+    Stats, Stream, TerminalSize, deadline,
 };
 use tug_model::spec::resource::{Network, Volume};
 use tug_model::{Bytes, Millis, NanoCpus, NetworkName, ProjectName, VolumeName};
 
 use super::container::{Behaviour, Container, Process};
 use super::{Engine, Shared};
+
+/// How long a removal takes that is already in progress.
+const REMOVAL: Duration = Duration::from_secs(4);
 
 impl Engine {
     /// One call: takes its time, may fail, may take effect and lose its reply.
@@ -27,20 +31,44 @@ impl Engine {
     ) -> Result<T, RuntimeError> {
         let error = |cause| RuntimeError::new(operation, object, cause);
         tokio::time::sleep(self.delay(operation)).await;
+        let patience = patience(operation);
+        if self.lock().faults.hung {
+            tokio::time::sleep(patience).await;
+            return Err(error(Cause::Timeout(patience)));
+        }
+        let (done, answers) = self.take_effect(operation, effect);
+        if !answers {
+            // The caller will be dead before its patience ends.
+            tokio::time::sleep(patience).await;
+            return Err(error(Cause::Timeout(patience)));
+        }
+        done.map_err(error)
+    }
+
+    /// The effect of a call at once, and whether it is answered at all.
+    fn take_effect<T>(
+        &self,
+        operation: Operation,
+        effect: impl FnOnce(&mut Shared) -> Result<T, Cause>,
+    ) -> (Result<T, Cause>, bool) {
         let mut shared = self.lock();
+        shared.sweep();
         let faults = shared.faults;
         if faults.down {
-            return Err(error(Cause::Connection("the engine is down".into())));
+            return (Err(Cause::Connection("the engine is down".into())), true);
         }
         let changes = !matches!(operation, Operation::Check | Operation::List | Operation::Events);
         if changes && shared.happens(faults.failing) {
-            return Err(error(Cause::Failed("out of luck".into())));
+            return (Err(Cause::Failed("out of luck".into())), true);
         }
-        let done = effect(&mut shared).map_err(error)?;
-        if changes && shared.happens(faults.lost_replies) {
-            return Err(error(Cause::Timeout(Duration::from_secs(30))));
+        let done = effect(&mut shared);
+        if done.is_ok() && shared.is_trapped(operation) {
+            return (done, false);
         }
-        Ok(done)
+        if done.is_ok() && changes && shared.happens(faults.lost_replies) {
+            return (Err(Cause::Timeout(Duration::from_secs(30))), true);
+        }
+        (done, true)
     }
 
     fn delay(&self, operation: Operation) -> Duration {
@@ -87,6 +115,30 @@ impl Engine {
         .await
     }
 
+    /// A container that somebody wants removed goes, at once or later.
+    fn take_away(&self, id: &ContainerId, ended: bool) -> Result<(), RuntimeError> {
+        let slowly = {
+            let mut shared = self.lock();
+            if ended {
+                shared.note_end(id);
+            }
+            let often = shared.faults.slow_removals;
+            let slowly = shared.happens(often);
+            if let Some(container) = shared.containers.get_mut(id).filter(|_| slowly) {
+                container.gone_at.get_or_insert_with(|| Instant::now() + REMOVAL);
+            } else {
+                shared.containers.remove(id);
+            }
+            slowly
+        };
+        if slowly {
+            let cause = Cause::Conflict("the removal is already in progress".into());
+            return Err(RuntimeError::new(Operation::Remove, id.as_str(), cause));
+        }
+        self.emit(id, EventKind::Removed);
+        Ok(())
+    }
+
     fn live(&self, id: &ContainerId, start: u64, behaviour: Behaviour) {
         let Some((time, code)) = behaviour.life() else { return };
         let (engine, id) = (self.clone(), id.clone());
@@ -97,6 +149,24 @@ impl Engine {
                 engine.end(&id, code);
             }
         });
+    }
+}
+
+/// How long the agent's own runtime waits for an answer.
+fn patience(operation: Operation) -> Duration {
+    match operation {
+        Operation::Check => deadline::PING,
+        Operation::List | Operation::Events | Operation::Image | Operation::Logs | Operation::Stats => {
+            deadline::READ
+        }
+        Operation::Create | Operation::Network | Operation::Volume => deadline::CREATE,
+        Operation::Pull | Operation::Export | Operation::Load => deadline::PULL_SILENCE,
+        Operation::Start
+        | Operation::Stop
+        | Operation::Kill
+        | Operation::Unpause
+        | Operation::Remove
+        | Operation::Exec => deadline::START,
     }
 }
 
@@ -164,6 +234,9 @@ impl Runtime for Engine {
                         template: Some(request.template.clone()),
                         process: Process::New,
                         starts: 0,
+                        started: None,
+                        confirmed: true,
+                        gone_at: None,
                     };
                     shared.containers.insert(id.clone(), container);
                     Ok(id)
@@ -176,13 +249,12 @@ impl Runtime for Engine {
 
     fn start<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {
         boxed(async move {
-            let now = self.clock.now();
+            let now = self.now();
             let mut begun = None;
             let answer = self
                 .on(Operation::Start, id, |container| {
                     if !container.is_running() {
-                        container.process = Process::Running { since: now };
-                        container.starts += 1;
+                        container.begin(now);
                         begun = Some((container.starts, container.behaviour()));
                     }
                 })
@@ -190,6 +262,9 @@ impl Runtime for Engine {
             self.witness(id);
             // The process lives even if the reply is lost.
             if let Some((start, behaviour)) = begun {
+                if let Some(container) = self.lock().containers.get_mut(id) {
+                    container.confirmed = answer.is_ok();
+                }
                 self.live(id, start, behaviour);
                 self.emit(id, EventKind::Started);
             }
@@ -202,8 +277,9 @@ impl Runtime for Engine {
             |container: &Container| container.is_running() && container.behaviour() == Behaviour::Stubborn;
         boxed(async move {
             if self.lock().containers.get(id).is_some_and(is_stubborn) {
-                let end = Millis(self.clock.uptime().0.saturating_add(grace.0));
-                tokio::time::sleep_until(self.clock.when_up_for(end)).await;
+                let clock = self.clock();
+                let end = Millis(clock.uptime().0.saturating_add(grace.0));
+                tokio::time::sleep_until(clock.when_up_for(end)).await;
             }
             self.kill(id, Some("SIGTERM")).await
         })
@@ -211,18 +287,18 @@ impl Runtime for Engine {
 
     fn kill<'a>(&'a self, id: &'a ContainerId, _signal: Option<&'a str>) -> Answer<'a, ()> {
         boxed(async move {
-            let now = self.clock.now();
-            let stopped = self.on(Operation::Stop, id, |container| container.end(143, now)).await;
+            let now = self.now();
+            let mut ended = false;
+            let answer = self.on(Operation::Stop, id, |container| ended = container.end(143, now)).await;
             self.witness(id);
-            match stopped {
-                Ok(ended) => {
-                    if ended {
-                        self.emit(id, EventKind::Died);
-                    }
-                    Ok(())
-                }
+            // It has ended even if the reply is lost.
+            if ended {
+                self.lock().note_end(id);
+                self.emit(id, EventKind::Died);
+            }
+            match answer {
                 Err(error) if error.is_not_found() => Ok(()),
-                Err(error) => Err(error),
+                answer => answer,
             }
         })
     }
@@ -233,17 +309,16 @@ impl Runtime for Engine {
 
     fn remove<'a>(&'a self, id: &'a ContainerId) -> Answer<'a, ()> {
         boxed(async move {
-            let now = self.clock.now();
-            let removed = self.on(Operation::Remove, id, |container| container.end(137, now)).await;
+            let now = self.now();
+            let mut asked = None;
+            let answer = self.on(Operation::Remove, id, |container| asked = Some(container.end(137, now))).await;
             self.witness(id);
-            match removed {
-                Ok(_) => {
-                    self.lock().containers.remove(id);
-                    self.emit(id, EventKind::Removed);
-                    Ok(())
-                }
+            if let Some(ended) = asked {
+                self.take_away(id, ended)?;
+            }
+            match answer {
                 Err(error) if error.is_not_found() => Ok(()),
-                Err(error) => Err(error),
+                answer => answer,
             }
         })
     }
@@ -313,7 +388,7 @@ impl Runtime for Engine {
 
     fn logs<'a>(&'a self, id: &'a ContainerId, _query: LogQuery) -> Answer<'a, Feed<LogLine>> {
         boxed(async move {
-            let at = self.clock.now();
+            let at = self.now();
             self.on(Operation::Logs, id, |_| ()).await?;
             let line = LogLine { stream: Stream::Stdout, at, text: "hello".into() };
             Ok(stream::iter([Ok(line)]).boxed())

@@ -26,7 +26,7 @@ impl Engine {
 
     /// Takes down whether the process of a container runs, after anything that may have changed that.
     pub(super) fn witness(&self, id: &ContainerId) {
-        let now = self.clock.now();
+        let now = self.now();
         let mut shared = self.lock();
         let identity =
             shared.containers.get(id).filter(|it| it.is_running()).and_then(|it| it.identity.clone());

@@ -195,6 +195,7 @@ impl Drawing {
                 ("c", value) => connections = number(value),
                 ("r", value) => restarts = number(value),
                 ("lease", "none") => task.exclusive = None,
+                ("at", value) => task.created_at = Timestamp(number(value)),
                 ("stop", value) => task.desired = Desired::Stop { since: Revision(number(value)) },
                 ("drain", value) => {
                     let (since, at) = value.split_once('@').unwrap();

@@ -167,3 +167,19 @@ fn what_has_run_to_its_end_is_not_run_again() {
         "",
     );
 }
+
+#[test]
+fn which_task_is_the_newer_one_does_not_depend_on_a_clock_that_went_back() {
+    check(
+        "
+        node n1
+        node n2
+        service shop/web x1
+        task shop.web.1.50 n1 v1 healthy at=900000000
+        task shop.web.1.51 n2 v1 healthy at=1000
+        ",
+        "
+        stop shop.web.1.50: shop.web.1.51 has taken its place
+        ",
+    );
+}
