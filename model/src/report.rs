@@ -10,7 +10,7 @@ use crate::name::{Digest, TaskId};
 use crate::node::NodeInfo;
 use crate::quantity::{Millis, Revision};
 
-/// What an agent says, on every change and every second.
+/// What an agent says, whole on every change. While nothing changes it says so every second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The machine.
@@ -34,6 +34,39 @@ pub struct Report {
     /// The images that the node needs and has not: it waits to be told which nodes have them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lacks: BTreeSet<Digest>,
+}
+
+impl Report {
+    /// Whether this says nothing new to somebody who has `earlier`: everything stands where it stood, only longer.
+    pub fn goes_on_from(&self, earlier: &Self) -> bool {
+        let Self { info, following, engine, tasks, uncounted, closed_ports } = self;
+        (info, following, uncounted, closed_ports)
+            == (&earlier.info, &earlier.following, &earlier.uncounted, &earlier.closed_ports)
+            && engine.goes_on_from(&earlier.engine)
+            && tasks.len() == earlier.tasks.len()
+            && tasks.iter().zip(&earlier.tasks).all(|(now, then)| now.goes_on_from(then))
+    }
+}
+
+impl Engine {
+    fn goes_on_from(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::Up, Self::Up) => true,
+            (Self::Down { reason, age }, Self::Down { reason: earlier, age: younger }) => {
+                reason == earlier && age >= younger
+            }
+            (Self::Up | Self::Down { .. }, _) => false,
+        }
+    }
+}
+
+impl TaskReport {
+    fn goes_on_from(&self, earlier: &Self) -> bool {
+        let Self { id, phase, age, restarts, connections } = self;
+        (id, phase, restarts, connections)
+            == (&earlier.id, &earlier.phase, &earlier.restarts, &earlier.connections)
+            && *age >= earlier.age
+    }
 }
 
 /// Which assignment and which endpoints an agent follows.

@@ -8,6 +8,7 @@
 
 pub mod docker;
 pub mod fake;
+pub mod fleet;
 pub mod image;
 pub mod lab;
 pub mod load;

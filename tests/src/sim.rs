@@ -23,6 +23,7 @@ use anyhow::{Context, Result};
 
 pub use action::{Action, Request};
 pub use cluster::Cluster;
+pub(crate) use link::Link;
 
 /// What one run did, and how it ended.
 #[derive(Debug)]

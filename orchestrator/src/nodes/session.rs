@@ -17,7 +17,7 @@ use tug_model::{Millis, NodeId};
 
 use super::{Shared, Wake};
 
-/// An agent reports every second; after this long without a report its node counts as not connected.
+/// An agent says something every second; after this long without a report its node counts as not connected.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// One session.
@@ -75,7 +75,7 @@ impl Session {
         said: &watch::Sender<Option<NodeInfo>>,
         made: &watch::Sender<Option<Millis>>,
     ) -> Ended {
-        let mut reports = match timeout(SILENCE, self.client.reports()).await {
+        let mut reports = match timeout(SILENCE, self.client.brief_reports()).await {
             Err(_) => return Ended::Silent,
             Ok(Err(error)) => return Ended::Ask(error),
             Ok(Ok(reports)) => reports,
@@ -85,7 +85,11 @@ impl Session {
                 Err(_) => return Ended::Silent,
                 Ok(None) => return Ended::Finished,
                 Ok(Some(Err(error))) => return Ended::Read(error),
-                Ok(Some(Ok(report))) => report,
+                Ok(Some(Ok(Some(report)))) => report,
+                Ok(Some(Ok(None))) => {
+                    self.shared.heard_the_same(self);
+                    continue;
+                }
             };
             said.send_if_modified(|info| {
                 let is_new = info.as_ref() != Some(&report.info);
