@@ -21,6 +21,7 @@ use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
+use tug_model::report::Said;
 use tug_model::{Digest, TaskId};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
@@ -148,9 +149,11 @@ async fn reports(State(mut shared): State<Shared>, Query(query): Query<ReportsQu
                 let Some(newest) = snapshots.borrow_and_update().clone() else { continue };
                 let is_old = |sent: &Arc<Snapshot>| brief && newest.report.goes_on_from(&sent.report);
                 if let Some(sent) = sent.as_ref().filter(|sent| is_old(sent)) {
-                    return Some((None, (snapshots, Some(Arc::clone(sent)), brief)));
+                    let same = Said::Same { uptime: newest.report.uptime };
+                    return Some((same, (snapshots, Some(Arc::clone(sent)), brief)));
                 }
-                return Some((Some(newest.report.clone()), (snapshots, Some(newest), brief)));
+                let whole = Said::Whole(Box::new(newest.report.clone()));
+                return Some((whole, (snapshots, Some(newest), brief)));
             }
         },
     ))

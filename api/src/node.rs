@@ -7,7 +7,7 @@
 //! | `PUT /endpoints` | 204, or 409 as above; [endpoints](ServiceEndpoints) that are new to it, one a line, after their [`Stamp`] in the query |
 //! | `PUT /lease` | 204; a [`Lease`] of the node's exclusive tasks, in answer to a report; 409 if it is not for this node |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
-//! | `GET /reports` | a stream of [`Report`]s, one a line: now, on every change, and at least every second; asked with `brief=true`, `null` where everything stands as it did |
+//! | `GET /reports` | a stream of [`Report`]s, one a line: now, on every change, and at least every second; asked with `brief=true`, [`Said`]: the uptime alone where everything stands as it did |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
 //! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
 //! | `GET /usage` | a list of [`TaskUse`] |
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
-use tug_model::report::Report;
+use tug_model::report::{Report, Said};
 use tug_model::{Bytes, Digest, NanoCpus, NodeId, TaskId, Timestamp};
 
 use crate::client::{CallError, call, json_body, query, read_json};
@@ -46,7 +46,7 @@ pub struct LinkQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReportsQuery {
-    /// A report that says nothing new is `null`.
+    /// Of a report that says nothing new only the uptime is sent.
     pub brief: bool,
 }
 
@@ -163,10 +163,10 @@ impl NodeClient {
         Ok(lines::read(response.into_body()))
     }
 
-    /// The same; `None`: everything stands as in the report before.
+    /// The same without repetitions.
     pub async fn brief_reports(
         &self,
-    ) -> Result<impl Stream<Item = Result<Option<Report>, LineError>> + Send + Unpin + use<>, CallError> {
+    ) -> Result<impl Stream<Item = Result<Said, LineError>> + Send + Unpin + use<>, CallError> {
         let path = format!("/reports{}", query(&ReportsQuery { brief: true })?);
         let response = call(&self.channel, get(&path)).await?;
         Ok(lines::read(response.into_body()))

@@ -21,7 +21,7 @@ use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Endpoints, Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
 use tug_model::node::{Capacity, NodeInfo};
-use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
+use tug_model::report::{Engine, Following, Health, Phase, Report, Said, TaskReport};
 use tug_model::task::Desired;
 use tug_model::{Bytes, Digest, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
 
@@ -298,9 +298,9 @@ async fn reports(
         }
         let report = agent.report();
         if sent.as_ref().is_some_and(|sent| brief && report.goes_on_from(sent)) {
-            return Some((None, (agent, told, sent, brief)));
+            return Some((Said::Same { uptime: report.uptime }, (agent, told, sent, brief)));
         }
-        Some((Some(report.clone()), (agent, told, Some(report), brief)))
+        Some((Said::Whole(Box::new(report.clone())), (agent, told, Some(report), brief)))
     }))
 }
 

@@ -13,6 +13,7 @@ use tug_api::error::chain;
 use tug_api::lines::LineError;
 use tug_api::node::NodeClient;
 use tug_model::node::NodeInfo;
+use tug_model::report::Said;
 use tug_model::{Millis, NodeId};
 
 use super::{Shared, Wake};
@@ -85,9 +86,10 @@ impl Session {
                 Err(_) => return Ended::Silent,
                 Ok(None) => return Ended::Finished,
                 Ok(Some(Err(error))) => return Ended::Read(error),
-                Ok(Some(Ok(Some(report)))) => report,
-                Ok(Some(Ok(None))) => {
+                Ok(Some(Ok(Said::Whole(report)))) => report,
+                Ok(Some(Ok(Said::Same { uptime }))) => {
                     self.shared.heard_the_same(self);
+                    made.send_replace(uptime);
                     continue;
                 }
             };
@@ -99,7 +101,7 @@ impl Session {
                 is_new
             });
             let uptime = report.uptime;
-            self.shared.heard(self, report);
+            self.shared.heard(self, *report);
             made.send_replace(uptime);
         }
     }

@@ -25,7 +25,7 @@ use tug_api::transport::Channel;
 use tug_model::endpoints::{Known, Stamp};
 use tug_model::node::{Capacity, NodeInfo};
 use tug_model::project::ServiceRef;
-use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
+use tug_model::report::{Engine, Following, Health, Phase, Report, Said, TaskReport};
 use tug_model::spec::service::Port;
 use tug_model::task::Desired;
 use tug_model::{Bytes as Size, Millis, NanoCpus, NodeId, ProjectName, ServiceName, TaskId};
@@ -187,6 +187,8 @@ impl Agent {
             tasks: tasks.collect(),
             uncounted: false,
             closed_ports: Vec::new(),
+            uptime: None,
+            lacks: std::collections::BTreeSet::new(),
         }
     }
 }
@@ -255,7 +257,8 @@ async fn reports(State(agent): State<Agent>, Query(query): Query<ReportsQuery>) 
             told.borrow_and_update();
             let newest = agent.report();
             let is_old = sent.as_ref().is_some_and(|sent| query.brief && newest.goes_on_from(sent));
-            let line = if is_old { None } else { Some(&newest) };
+            let line =
+                if is_old { Said::Same { uptime: None } } else { Said::Whole(Box::new(newest.clone())) };
             let Ok(mut text) = serde_json::to_vec(&line) else { return };
             text.push(b'\n');
             agent.count(|traffic| &mut traffic.reports, text.len());

@@ -2,7 +2,6 @@
 //! count. What things cost with 10, 100 and 1,000 nodes of 100 tasks each, and on the wire.
 
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
