@@ -16,10 +16,12 @@ use http::StatusCode;
 use tokio::sync::watch;
 use tug_api::error::chain;
 use tug_api::image::{ResolveRequest, Resolved, Shape};
+use tug_api::node::ReportsQuery;
 use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
+use tug_model::report::Said;
 use tug_model::{Digest, TaskId};
 
 use crate::control::{Follower, Inside, Rejection, Snapshot};
@@ -145,18 +147,26 @@ async fn resolve(
 }
 
 /// The newest report, then every one that follows; those that come while nobody reads are skipped.
-async fn reports(State(mut shared): State<Shared>) -> Response {
+async fn reports(State(mut shared): State<Shared>, Query(query): Query<ReportsQuery>) -> Response {
     shared.snapshots.mark_changed();
-    lines::response(stream::unfold(shared.snapshots, async |mut snapshots| {
-        loop {
-            // The sender goes when the agent stops.
-            snapshots.changed().await.ok()?;
-            let report = snapshots.borrow_and_update().as_ref().map(|snapshot| snapshot.report.clone());
-            if let Some(report) = report {
-                return Some((report, snapshots));
+    let sent: Option<Arc<Snapshot>> = None;
+    lines::response(stream::unfold(
+        (shared.snapshots, sent, query.brief),
+        async |(mut snapshots, sent, brief)| {
+            loop {
+                // The sender goes when the agent stops.
+                snapshots.changed().await.ok()?;
+                let Some(newest) = snapshots.borrow_and_update().clone() else { continue };
+                let is_old = |sent: &Arc<Snapshot>| brief && newest.report.goes_on_from(&sent.report);
+                if let Some(sent) = sent.as_ref().filter(|sent| is_old(sent)) {
+                    let same = Said::Same { uptime: newest.report.uptime };
+                    return Some((same, (snapshots, Some(Arc::clone(sent)), brief)));
+                }
+                let whole = Said::Whole(Box::new(newest.report.clone()));
+                return Some((whole, (snapshots, Some(newest), brief)));
             }
-        }
-    }))
+        },
+    ))
 }
 
 impl Shared {

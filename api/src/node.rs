@@ -7,7 +7,7 @@
 //! | `PUT /endpoints` | 204, or 409 as above; [endpoints](ServiceEndpoints) that are new to it, one a line, after their [`Stamp`] in the query |
 //! | `PUT /lease` | 204; a [`Lease`] of the node's exclusive tasks, in answer to a report; 409 if it is not for this node |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
-//! | `GET /reports` | a stream of [`Report`]s: now, on every change, and at least every second |
+//! | `GET /reports` | a stream of [`Report`]s, one a line: now, on every change, and at least every second; asked with `brief=true`, [`Said`]: the uptime alone where everything stands as it did |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
 //! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
 //! | `GET /usage` | a list of [`TaskUse`] |
@@ -15,12 +15,13 @@
 
 use axum::body::Body;
 use futures_util::{Stream, stream};
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
-use tug_model::report::Report;
+use tug_model::report::{Report, Said};
 use tug_model::{Bytes, Digest, NanoCpus, NodeId, TaskId, Timestamp};
 
 use crate::client::{CallError, call, json_body, query, read_json};
@@ -39,6 +40,14 @@ pub const LINK_PROTOCOL: &str = "tug-link";
 pub struct LinkQuery {
     /// Who dials.
     pub node: NodeId,
+}
+
+/// The query of the reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportsQuery {
+    /// Of a report that says nothing new only the uptime is sent.
+    pub brief: bool,
 }
 
 /// One line of a task's output.
@@ -84,6 +93,22 @@ impl EndpointsLine {
     }
 }
 
+/// Hints as they are sent: written once, however many agents are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HintsText(bytes::Bytes);
+
+impl HintsText {
+    /// Writes them.
+    pub fn new(hints: &Hints) -> Self {
+        Self(serde_json::to_vec(hints).expect("hints hold nothing that JSON cannot").into())
+    }
+
+    /// How long they are.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Asks one agent.
 #[derive(Debug, Clone)]
 pub struct NodeClient {
@@ -123,8 +148,10 @@ impl NodeClient {
     }
 
     /// Tells the agent which backends on other nodes do not serve, as far as is known.
-    pub async fn hint(&self, hints: &Hints) -> Result<(), CallError> {
-        let request = json_body(Method::PUT, "/hints", hints)?;
+    pub async fn hint(&self, HintsText(text): HintsText) -> Result<(), CallError> {
+        let request =
+            Request::builder().method(Method::PUT).uri("/hints").header(CONTENT_TYPE, "application/json");
+        let request = request.body(Body::from(text)).map_err(CallError::Request)?;
         call(&self.channel, request).await.map(drop)
     }
 
@@ -133,6 +160,15 @@ impl NodeClient {
         &self,
     ) -> Result<impl Stream<Item = Result<Report, LineError>> + Send + Unpin + use<>, CallError> {
         let response = call(&self.channel, get("/reports")).await?;
+        Ok(lines::read(response.into_body()))
+    }
+
+    /// The same without repetitions.
+    pub async fn brief_reports(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Said, LineError>> + Send + Unpin + use<>, CallError> {
+        let path = format!("/reports{}", query(&ReportsQuery { brief: true })?);
+        let response = call(&self.channel, get(&path)).await?;
         Ok(lines::read(response.into_body()))
     }
 

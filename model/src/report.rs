@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::name::{Digest, TaskId};
 use crate::node::NodeInfo;
 use crate::quantity::{Millis, Revision};
 
-/// What an agent says, on every change and every second.
+/// What an agent says, whole on every change. While nothing changes it says so every second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The machine.
@@ -34,6 +36,90 @@ pub struct Report {
     /// The images that the node needs and has not: it waits to be told which nodes have them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lacks: BTreeSet<Digest>,
+}
+
+/// One line of what an agent says: as JSON a whole report, or the uptime alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A report.
+    Whole(Box<Report>),
+    /// Everything stands as in the report before.
+    Same {
+        /// As in a report.
+        uptime: Option<Millis>,
+    },
+}
+
+impl Serialize for Said {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Whole(report) => report.serialize(serializer),
+            Self::Same { uptime } => uptime.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Line;
+
+        impl<'de> Visitor<'de> for Line {
+            type Value = Said;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a report, an uptime or null")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Said, A::Error> {
+                Report::deserialize(MapAccessDeserializer::new(map))
+                    .map(|report| Said::Whole(Box::new(report)))
+            }
+
+            fn visit_u64<E>(self, uptime: u64) -> Result<Said, E> {
+                Ok(Said::Same { uptime: Some(Millis(uptime)) })
+            }
+
+            fn visit_unit<E>(self) -> Result<Said, E> {
+                Ok(Said::Same { uptime: None })
+            }
+        }
+
+        deserializer.deserialize_any(Line)
+    }
+}
+
+impl Report {
+    /// Whether this says nothing new to somebody who has `earlier`: everything stands where it stood, only longer.
+    pub fn goes_on_from(&self, earlier: &Self) -> bool {
+        // The uptime is told with the answer.
+        let Self { info, following, engine, tasks, uncounted, closed_ports, uptime: _, lacks } = self;
+        (info, following, uncounted, closed_ports, lacks)
+            == (&earlier.info, &earlier.following, &earlier.uncounted, &earlier.closed_ports, &earlier.lacks)
+            && engine.goes_on_from(&earlier.engine)
+            && tasks.len() == earlier.tasks.len()
+            && tasks.iter().zip(&earlier.tasks).all(|(now, then)| now.goes_on_from(then))
+    }
+}
+
+impl Engine {
+    fn goes_on_from(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::Up, Self::Up) => true,
+            (Self::Down { reason, age }, Self::Down { reason: earlier, age: younger }) => {
+                reason == earlier && age >= younger
+            }
+            (Self::Up | Self::Down { .. }, _) => false,
+        }
+    }
+}
+
+impl TaskReport {
+    fn goes_on_from(&self, earlier: &Self) -> bool {
+        let Self { id, phase, age, restarts, connections } = self;
+        (id, phase, restarts, connections)
+            == (&earlier.id, &earlier.phase, &earlier.restarts, &earlier.connections)
+            && *age >= earlier.age
+    }
 }
 
 /// Which assignment and which endpoints an agent follows.

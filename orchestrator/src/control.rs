@@ -20,6 +20,7 @@ mod pulse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -34,8 +35,10 @@ use crate::plan::{self, Grants, Observed, Plan, Timing, View, World};
 use crate::store::{CommitError, Expect, State, Store};
 use crate::world::world;
 
-/// So many decisions are committed at once; the rest follows in the next pass, which comes at once.
-const MOST_DECISIONS: usize = 1_000;
+/// So many decisions are one commit.
+const MOST_DECISIONS: usize = 4_000;
+/// So many commits are made of one plan; the rest follows in the next pass, which comes at once.
+const MOST_COMMITS: usize = 32;
 /// What was observed is recorded at most so often.
 const RECORD_EVERY: Duration = Duration::from_millis(200);
 /// The wait after a commit that failed; it doubles up to [`LONGEST_WAIT`].
@@ -233,33 +236,52 @@ impl Control {
     }
 
     /// Commits what was decided, and what was observed along with it or when it is due.
+    ///
+    /// A large plan is several commits, one after the other, each only if nobody else's came between.
     async fn carry_out(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), CommitError> {
         if plan.decisions.is_empty() {
             return self.record(now).await;
         }
-        let decisions: Vec<_> = plan.decisions.iter().take(self.most_decisions).cloned().collect();
-        for decision in &decisions {
-            tracing::debug!(%decision, "decided");
+        let mut revision = world.revision;
+        let mut events = self.observer.pending();
+        let mut commits = Vec::new();
+        for decisions in plan.decisions.chunks(self.most_decisions).take(MOST_COMMITS) {
+            for decision in decisions {
+                tracing::debug!(%decision, "decided");
+            }
+            let events = std::mem::take(&mut events);
+            let batch = execute::Batch::new(world.clone(), decisions.to_vec(), events, now);
+            let changes = move |revision, _: &State| batch.changes(revision);
+            commits.push(self.store.commit(Expect::Revision(revision), now, changes));
+            revision = revision.next();
         }
-        let batch = execute::Batch::new(world, decisions, self.observer.pending(), now);
+        // They are asked for in this order, and the store keeps it.
+        let committed = join_all(commits).await;
+        let counts = plan.decisions.chunks(self.most_decisions).map(<[_]>::len);
+        let made: usize =
+            committed.iter().zip(counts).filter(|(it, _)| it.is_ok()).map(|(_, count)| count).sum();
+        if committed.first().is_some_and(Result::is_ok) {
+            self.recorded();
+        }
+        self.levels.send_modify(|levels| levels.decisions += made as u64);
+        match committed.into_iter().find_map(Result::err) {
+            None => {
+                self.most_decisions = MOST_DECISIONS;
+                Ok(())
+            }
+            Some(CommitError::Full) if made == 0 => self.make_room(world, plan, now).await,
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Commits those decisions that a full disk takes.
+    async fn make_room(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), CommitError> {
+        let decisions = plan.decisions.iter().take(self.most_decisions).cloned().collect();
+        let batch = execute::Batch::new(world, decisions, Vec::new(), now);
         let expect = Expect::Revision(batch.revision());
-        let (count, fallback) = (batch.len(), batch.clone());
-        let committed =
-            self.store.commit(expect.clone(), now, move |revision, _| batch.changes(revision)).await;
-        let count = match committed {
-            Ok(_) => {
-                self.recorded();
-                count
-            }
-            Err(CommitError::Full) => {
-                let Some(shrinking) = fallback.shrinking() else { return Err(CommitError::Full) };
-                let count = shrinking.len();
-                self.store.commit(expect, now, move |revision, _| shrinking.changes(revision)).await?;
-                count
-            }
-            Err(error) => return Err(error),
-        };
-        self.most_decisions = MOST_DECISIONS;
+        let Some(shrinking) = batch.shrinking() else { return Err(CommitError::Full) };
+        let count = shrinking.len();
+        self.store.commit(expect, now, move |revision, _| shrinking.changes(revision)).await?;
         self.levels.send_modify(|levels| levels.decisions += count as u64);
         Ok(())
     }

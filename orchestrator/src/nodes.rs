@@ -31,7 +31,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tug_api::Clock;
-use tug_api::node::NodeClient;
+use tug_api::node::{HintsText, NodeClient};
 use tug_api::transport::Channel;
 use tug_model::assignment::{Hints, Run};
 use tug_model::report::{Following, Report};
@@ -67,7 +67,7 @@ struct Shared {
     known: Mutex<Known>,
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
-    hints: watch::Sender<Arc<Hints>>,
+    hints: watch::Sender<Arc<HintsText>>,
     /// Which leases may be given out; before the planner is there, none.
     grants: OnceLock<watch::Receiver<Arc<Grants>>>,
 }
@@ -95,6 +95,8 @@ struct Connection {
     due: Revision,
     /// What the agent of this session says that it follows; `None` before its first report.
     follows: Option<Told>,
+    /// When it said something last.
+    heard_at: Timestamp,
     refusal: Option<String>,
 }
 
@@ -134,7 +136,7 @@ impl Nodes {
             known: Mutex::new(known),
             changed: Notify::new(),
             published: watch::Sender::default(),
-            hints: watch::Sender::default(),
+            hints: watch::Sender::new(Arc::new(HintsText::new(&Hints::default()))),
             grants: OnceLock::new(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
@@ -163,6 +165,7 @@ impl Nodes {
             reached: Revision(0),
             due: known.observed.level,
             follows: None,
+            heard_at: Timestamp(0),
             refusal: None,
         };
         let (ending, wake) = (connection.ending.clone(), Arc::clone(&connection.wake));
@@ -185,6 +188,11 @@ impl Nodes {
     /// Asks the agent of `node`; `None` when it is not connected.
     pub fn client(&self, node: &NodeId) -> Option<NodeClient> {
         self.0.known().connections.get(node)?.client.clone()
+    }
+
+    /// When the agent of `node` said something last, if only that everything stands as it did.
+    pub fn heard_at(&self, node: &NodeId) -> Option<Timestamp> {
+        self.0.known().connections.get(node).map(|connection| connection.heard_at)
     }
 
     /// The node is removed: its session ends, and nothing that it said is kept.
@@ -277,13 +285,8 @@ impl Shared {
         let now = self.clock.now();
         let mut known = self.known();
         let Some(connection) = known.current(session) else { return };
-        let follows = Told::from(&report.following);
-        let strays = |(told, at): (Told, Timestamp)| follows != told && now.since(at) > PATIENCE;
-        if connection.told.is_some_and(strays) {
-            connection.told = None;
-            connection.wake.again.notify_one();
-        }
-        connection.follows = Some(follows);
+        connection.follows = Some(Told::from(&report.following));
+        connection.hear(now);
         known.update(&session.node, |observed| {
             if !observed.connected {
                 observed.back_at = Some(now);
@@ -296,6 +299,14 @@ impl Shared {
         known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
+    }
+
+    /// The agent said that everything stands as it did: nobody need look at anything.
+    fn heard_the_same(&self, session: &Session) {
+        let now = self.clock.now();
+        if let Some(connection) = self.known().current(session) {
+            connection.hear(now);
+        }
     }
 
     /// The agent has acknowledged all that concerns it up to `revision`, `told` last.
@@ -348,6 +359,20 @@ impl Shared {
         known.update(&session.node, |observed| observed.lose(now));
         drop(known);
         self.changed.notify_one();
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// The agent said something. If it has not followed for long what it acknowledged, it is told again.
+    fn hear(&mut self, now: Timestamp) {
+        self.heard_at = now;
+        let strays = |(told, at): (Told, Timestamp)| self.follows != Some(told) && now.since(at) > PATIENCE;
+        if self.told.is_some_and(strays) {
+            self.told = None;
+            self.wake.again.notify_one();
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod docker;
 pub mod fake;
+pub mod fleet;
 pub mod image;
 pub mod lab;
 pub mod load;

@@ -275,8 +275,8 @@ async fn other_writers_are_no_obstacle() {
 async fn a_huge_plan_is_carried_out_in_parts() {
     let bench = Bench::new(|config| config).await;
     bench.say("node n1");
-    bench.want("node n1\nservice shop/web x2500").await;
-    let state = bench.until("creating", |state| all_run(state, 2500)).await;
+    bench.want("node n1\nservice shop/web x9000").await;
+    let state = bench.until("creating", |state| all_run(state, 9000)).await;
     let commits: std::collections::BTreeSet<&str> =
         state.tasks.keys().map(|id| id.as_str().rsplit('.').next().unwrap()).collect();
     assert_eq!(commits.len(), 3);

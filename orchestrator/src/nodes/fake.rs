@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
 use tug_api::image::{Exchange, ResolveRequest, Resolved, Shape};
-use tug_api::node::{TaskLogLine, TaskUse};
+use tug_api::node::{ReportsQuery, TaskLogLine, TaskUse};
 use tug_api::transport::Channel;
 use tug_api::user::LogStream;
 use tug_api::{ApiError, Code, lines};
@@ -21,7 +21,7 @@ use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Endpoints, Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
 use tug_model::node::{Capacity, NodeInfo};
-use tug_model::report::{Engine, Following, Health, Phase, Report, TaskReport};
+use tug_model::report::{Engine, Following, Health, Phase, Report, Said, TaskReport};
 use tug_model::task::Desired;
 use tug_model::{Bytes, Digest, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
 
@@ -303,17 +303,25 @@ async fn image(
         .ok_or_else(|| ApiError::not_found("image"))
 }
 
-async fn reports(State(agent): State<FakeAgent>) -> axum::response::Response {
+async fn reports(
+    State(agent): State<FakeAgent>,
+    Query(query): Query<ReportsQuery>,
+) -> axum::response::Response {
     let told = agent.0.told.subscribe();
-    lines::response(unfold((agent, told, true), async |(agent, mut told, is_first)| {
-        if !is_first {
+    let sent: Option<Report> = None;
+    lines::response(unfold((agent, told, sent, query.brief), async |(agent, mut told, sent, brief)| {
+        if sent.is_some() {
             let _every_second = tokio::time::timeout(Duration::from_secs(1), told.changed()).await;
         }
         told.borrow_and_update();
         if agent.behaviour().is_silent {
             return std::future::pending().await;
         }
-        Some((agent.report(), (agent, told, false)))
+        let report = agent.report();
+        if sent.as_ref().is_some_and(|sent| brief && report.goes_on_from(sent)) {
+            return Some((Said::Same { uptime: report.uptime }, (agent, told, sent, brief)));
+        }
+        Some((Said::Whole(Box::new(report.clone())), (agent, told, Some(report), brief)))
     }))
 }
 

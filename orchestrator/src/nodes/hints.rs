@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tug_api::error::chain;
+use tug_api::node::HintsText;
 use tug_model::assignment::Hints;
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::project::StoredProject;
@@ -21,10 +22,13 @@ use super::session::Session;
 use crate::plan::{self, NodeObserved, Observed};
 use crate::store::State;
 
-/// At most one message to each agent in this time.
+/// At most one message to each agent in this time, and in a large cluster in up to [`SLOWEST_PACE`]: so that all messages
+/// together are at most [`RATE`] bytes a second.
 const PACE: Duration = Duration::from_millis(250);
+const SLOWEST_PACE: Duration = Duration::from_secs(2);
+const RATE: usize = 16 << 20;
 /// So many tasks are hinted at; of more, the first.
-const MOST: usize = 2_000;
+const MOST: usize = 500;
 /// A node that has said nothing since this control plane began is not silent before this has passed.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long an agent has to take a hint.
@@ -59,7 +63,11 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     loop {
         let is_settled = Instant::now() >= settles;
         overview.follow(&states.borrow_and_update());
-        let hints = overview.hints(&observed.borrow_and_update(), is_settled);
+        let (hints, agents) = {
+            let observed = observed.borrow_and_update();
+            (HintsText::new(&overview.hints(&observed, is_settled)), observed.nodes.len())
+        };
+        let pace = pace(hints.size(), agents);
         shared.hints.send_if_modified(|current| {
             let is_new = **current != hints;
             if is_new {
@@ -68,7 +76,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             is_new
         });
         let news = async {
-            sleep(PACE).await;
+            sleep(pace).await;
             tokio::select! {
                 biased;
                 Ok(()) = states.changed() => {}
@@ -83,6 +91,13 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
+/// How long to wait after a message of `size` bytes to each of `agents`.
+fn pace(size: usize, agents: usize) -> Duration {
+    let millis = size.saturating_mul(agents).saturating_mul(1_000) / RATE;
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    Duration::from_millis(millis).clamp(PACE, SLOWEST_PACE)
+}
+
 // === impl Session ===
 
 impl Session {
@@ -92,7 +107,7 @@ impl Session {
         let mut wait = FIRST_WAIT;
         loop {
             let newest = Arc::clone(&hints.borrow_and_update());
-            let reason = match timeout(TAKE, self.client.hint(&newest)).await {
+            let reason = match timeout(TAKE, self.client.hint(HintsText::clone(&newest))).await {
                 Ok(Ok(())) => {
                     wait = FIRST_WAIT;
                     if hints.changed().await.is_err() {

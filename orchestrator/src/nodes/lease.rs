@@ -73,6 +73,9 @@ impl Shared {
         // The report came before this, and was made before that: the node's time begins earlier than ours.
         let now = self.clock.now();
         known.observed.leased.insert(session.node.clone(), now);
+        drop(known);
+        // The planner hears of it, although the report may have said nothing new.
+        self.changed.notify_one();
         let (cluster, epoch) = (state.cluster.clone(), state.epoch);
         Some(Lease { cluster, epoch, uptime, tasks: grant.tasks.clone() })
     }

@@ -13,11 +13,12 @@ use tug_api::error::chain;
 use tug_api::lines::LineError;
 use tug_api::node::NodeClient;
 use tug_model::node::NodeInfo;
+use tug_model::report::Said;
 use tug_model::{Millis, NodeId};
 
 use super::{Shared, Wake};
 
-/// An agent reports every second; after this long without a report its node counts as not connected.
+/// An agent says something every second; after this long without a report its node counts as not connected.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// One session.
@@ -75,7 +76,7 @@ impl Session {
         said: &watch::Sender<Option<NodeInfo>>,
         made: &watch::Sender<Option<Millis>>,
     ) -> Ended {
-        let mut reports = match timeout(SILENCE, self.client.reports()).await {
+        let mut reports = match timeout(SILENCE, self.client.brief_reports()).await {
             Err(_) => return Ended::Silent,
             Ok(Err(error)) => return Ended::Ask(error),
             Ok(Ok(reports)) => reports,
@@ -85,7 +86,12 @@ impl Session {
                 Err(_) => return Ended::Silent,
                 Ok(None) => return Ended::Finished,
                 Ok(Some(Err(error))) => return Ended::Read(error),
-                Ok(Some(Ok(report))) => report,
+                Ok(Some(Ok(Said::Whole(report)))) => report,
+                Ok(Some(Ok(Said::Same { uptime }))) => {
+                    self.shared.heard_the_same(self);
+                    made.send_replace(uptime);
+                    continue;
+                }
             };
             said.send_if_modified(|info| {
                 let is_new = info.as_ref() != Some(&report.info);
@@ -95,7 +101,7 @@ impl Session {
                 is_new
             });
             let uptime = report.uptime;
-            self.shared.heard(self, report);
+            self.shared.heard(self, *report);
             made.send_replace(uptime);
         }
     }

@@ -336,7 +336,9 @@ async fn a_report_is_answered_with_a_lease_that_was_noted_before() {
     let lease = leases.wait_for(|all| !all.is_empty()).await.unwrap().last().cloned().unwrap();
     assert_eq!((lease.cluster.as_str(), lease.epoch), ("c1", 1));
     assert!(lease.tasks[0].may_start);
-    let leased_at = Arc::clone(&bench.observed.borrow_and_update()).leased[&node()];
+    let published = bench.observed.wait_for(|it| it.leased.contains_key(&node())).await.unwrap();
+    let leased_at = published.leased[&node()];
+    drop(published);
     assert!(leased_at >= Timestamp(1_005_000), "{leased_at}");
     let more = leases.wait_for(|all| all.len() >= 4).await.unwrap().clone();
     assert!(more.is_sorted_by(|a, b| a.uptime < b.uptime), "each answers a report of its own: {more:?}");

@@ -156,8 +156,7 @@ fn nobody_is_given_up_early(
     for decision in &plan.decisions {
         let (Change::Drain(id) | Change::Stop(id)) = &decision.change else { continue };
         let Some(task) = world.tasks.get(id).filter(|task| task.desired == Desired::Run) else { continue };
-        let is_replaced =
-            created.contains(&(&task.project, &task.service, task.slot)) && !is_served(task);
+        let is_replaced = created.contains(&(&task.project, &task.service, task.slot)) && !is_served(task);
         let is_replaced = is_replaced && !is_overdue(world, task, now);
         let Some(since) = silent_since(&task.node).filter(|_| is_replaced) else { continue };
         let together = world.nodes.keys().filter(|id| silent_since(id) == Some(since)).count();
@@ -234,7 +233,8 @@ fn ports_free(after: &World, node: &NodeId, tasks: &[&Task], broken: &mut Vec<St
 /// The tasks that a connected node says are healthy (`true`) or complete (`false`). A node that was removed is not asked,
 /// although it may still be connected for a moment.
 fn serving(world: &World) -> BTreeMap<&TaskId, bool> {
-    let connected = world.observed.nodes.iter().filter(|(id, node)| node.connected && world.nodes.contains_key(*id));
+    let connected =
+        world.observed.nodes.iter().filter(|(id, node)| node.connected && world.nodes.contains_key(*id));
     let tasks = connected.flat_map(|(_, observed)| &observed.report).flat_map(|report| &report.tasks);
     tasks
         .filter(|task| task.phase.is_healthy() || task.phase.has_succeeded())

@@ -47,7 +47,7 @@ pub(super) fn settle(pass: &mut Pass<'_>) {
 }
 
 /// The volumes of a template whose data is on the machine that they are used on.
-fn local_volumes(template: &Template) -> impl Iterator<Item = &Volume> {
+pub(super) fn local_volumes(template: &Template) -> impl Iterator<Item = &Volume> {
     template.needs.volumes.values().filter(|volume| volume.is_local())
 }
 

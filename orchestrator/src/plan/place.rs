@@ -2,6 +2,7 @@
 //!
 //! Every filter either lets a node pass or says why not; among the nodes that pass, the least [`Rank`] wins.
 
+mod choice;
 mod filter;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use tug_model::quantity::Slot;
 use tug_model::spec::deploy::Reservations;
 use tug_model::spec::service::{Port, Protocol, Service};
 
+use self::choice::{Choice, is_uniform};
 pub(super) use self::filter::suits;
 use self::filter::{FILTERS, attribute};
 use super::fleet::{Fleet, Machine};
@@ -27,6 +29,8 @@ use super::{NodeObserved, World};
 pub(super) struct Room<'w> {
     nodes: BTreeMap<&'w NodeId, NodeRoom<'w>>,
     homes: Homes<'w>,
+    /// The nodes as they are ranked for the service that is being placed.
+    choice: Option<Choice<'w>>,
 }
 
 /// What is taken on one node.
@@ -78,7 +82,7 @@ struct Back {
 }
 
 /// How good a node is, the less the better: the order of the fields is the policy.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank<'w> {
     /// Rely on what stays.
     flaps: bool,
@@ -102,7 +106,7 @@ impl<'w> Room<'w> {
             let observed = world.observed.nodes.get(&node.id).map(Arc::as_ref);
             (&node.id, NodeRoom::empty(node, observed, fleet.machine(&node.id)))
         });
-        let mut room = Self { nodes: nodes.collect(), homes: Homes::new(world) };
+        let mut room = Self { nodes: nodes.collect(), homes: Homes::new(world), choice: None };
         for ((project, service), tasks) in index.services() {
             let reserved = reserved(world.service(project, service));
             for seen in tasks {
@@ -120,6 +124,30 @@ impl<'w> Room<'w> {
 
     /// The best node for a task, or why each of them cannot take it. `without` is a task that goes first.
     pub(super) fn place(
+        &mut self,
+        world: &World,
+        service: &Wanted<'w>,
+        slot: Slot,
+        without: Option<Seen<'w>>,
+    ) -> Result<&'w NodeId, Arc<[String]>> {
+        if without.is_some() || !is_uniform(service) {
+            return self.look_everywhere(world, service, slot, without);
+        }
+        let best = self.choose(service, slot);
+        debug_assert_eq!(best, self.look_everywhere(world, service, slot, None).ok(), "{slot}");
+        best.map_or_else(|| self.look_everywhere(world, service, slot, None), Ok)
+    }
+
+    /// The best node for one of several replicas that are alike.
+    fn choose(&mut self, service: &Wanted<'w>, slot: Slot) -> Option<&'w NodeId> {
+        let Self { nodes, homes, choice } = self;
+        if choice.as_ref().is_none_or(|choice| !choice.is_of(service.key())) {
+            *choice = Some(Choice::new(service, nodes, homes));
+        }
+        choice.as_ref()?.best(service, slot, nodes, homes)
+    }
+
+    fn look_everywhere(
         &self,
         world: &World,
         service: &Wanted<'w>,
@@ -157,29 +185,40 @@ impl<'w> Room<'w> {
             room.take(service.key(), slot, service.spec.deploy.reservations, &host_ports);
             room.run(service.key(), slot);
             self.homes.take(&service.template, room.node);
+            let choice = self.choice.take().filter(|choice| choice.is_of(service.key()));
+            self.choice = choice.map(|mut choice| {
+                choice.take(service, slot, room, &self.homes);
+                choice
+            });
         }
     }
 
     /// Counts a task out that is going to leave: it keeps its room, and does not count for the spread any more.
     pub(super) fn leave(&mut self, seen: Seen<'w>) {
         let key = (&seen.task.project, &seen.task.service);
-        let running = self.nodes.get_mut(&seen.task.node).and_then(|room| room.running.get_mut(&key));
-        if let Some(running) = running {
-            running.all = running.all.saturating_sub(1);
-            let here = running.by_slot.entry(seen.task.slot).or_default();
-            *here = here.saturating_sub(1);
+        let Some(room) = self.nodes.get_mut(&seen.task.node) else { return };
+        let Some(running) = room.running.get_mut(&key) else { return };
+        running.all = running.all.saturating_sub(1);
+        let here = running.by_slot.entry(seen.task.slot).or_default();
+        *here = here.saturating_sub(1);
+        if let Some(choice) = self.choice.as_mut().filter(|choice| choice.is_of(key)) {
+            choice.leave(&seen, room);
         }
     }
 
     /// Where a replica would stand so much better than on `node` that it is worth moving it there.
     pub(super) fn better(
-        &self,
+        &mut self,
         world: &World,
         service: &Wanted<'w>,
         slot: Slot,
         node: &NodeId,
     ) -> Option<&'w NodeId> {
-        let best = self.place(world, service, slot, None).ok()?;
+        let best = if is_uniform(service) {
+            self.choose(service, slot)?
+        } else {
+            self.look_everywhere(world, service, slot, None).ok()?
+        };
         let spread = |node| Some(self.spread(service, slot, self.nodes.get(node)?));
         (spread(best)? < spread(node)?).then_some(best)
     }

@@ -108,7 +108,11 @@ impl<'w> Wanted<'w> {
         (project, service): (&spec::Project, &'w Service),
     ) -> Self {
         let template = Template::of(project, service);
-        let unsuitable = world.nodes.values().filter(|node| !place::suits(node, service));
+        // Most services go anywhere: they need no look at every node.
+        let is_choosy =
+            service.container.platform.is_some() || !service.deploy.placement.constraints.is_empty();
+        let judged = is_choosy.then(|| world.nodes.values()).into_iter().flatten();
+        let unsuitable = judged.filter(|node| !place::suits(node, service));
         let slots = match service.deploy.mode {
             Mode::Replicated(count) => (1..=count).map(|number| (Slot(number), None)).collect(),
             Mode::Global => global_slots(world, (index, fleet), key, service),

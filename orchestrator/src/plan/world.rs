@@ -87,7 +87,7 @@ pub struct NodeObserved {
     pub session: u64,
     /// Its newest report; `None`: none since the orchestrator started.
     pub report: Option<Arc<Report>>,
-    /// When that came.
+    /// When that came. It may have been confirmed since: then it is as old as it says, and the time since it came.
     pub received_at: Timestamp,
     /// When its connection was last lost; `None`: never since the orchestrator started.
     pub lost_at: Option<Timestamp>,

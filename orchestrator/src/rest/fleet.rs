@@ -45,7 +45,8 @@ fn status(context: &Context, world: &World, machines: &Machines<'_>, node: &Node
         connected: observed.is_some_and(|observed| observed.connected),
         last_report: observed
             .filter(|_| report.is_some())
-            .map(|it| context.clock.now().since(it.received_at)),
+            .map(|it| context.nodes.heard_at(&node.id).unwrap_or_default().max(it.received_at))
+            .map(|at| context.clock.now().since(at)),
         engine: report.map(|report| report.engine.clone()),
         tasks: u32::try_from(stand.tasks).unwrap_or(u32::MAX),
         refusal: context.nodes.refusal(&node.id),

@@ -112,7 +112,17 @@ impl Container {
     /// Somebody else's container.
     pub(super) fn foreign(id: ContainerId, name: &str, now: Timestamp) -> Self {
         let process = Process::Running { since: now };
-        Self { id, name: name.to_owned(), identity: None, template: None, process, starts: 1, started: None, confirmed: true, gone_at: None }
+        Self {
+            id,
+            name: name.to_owned(),
+            identity: None,
+            template: None,
+            process,
+            starts: 1,
+            started: None,
+            confirmed: true,
+            gone_at: None,
+        }
     }
 
     /// Whether its process runs.

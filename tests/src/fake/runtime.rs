@@ -311,7 +311,8 @@ impl Runtime for Engine {
         boxed(async move {
             let now = self.now();
             let mut asked = None;
-            let answer = self.on(Operation::Remove, id, |container| asked = Some(container.end(137, now))).await;
+            let answer =
+                self.on(Operation::Remove, id, |container| asked = Some(container.end(137, now))).await;
             self.witness(id);
             if let Some(ended) = asked {
                 self.take_away(id, ended)?;

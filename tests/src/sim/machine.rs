@@ -120,7 +120,9 @@ impl Machine {
     pub(super) async fn is_sound(&mut self) -> Result<()> {
         match self.agent.take_if(|agent| agent.running.is_finished()) {
             None => Ok(()),
-            Some(ended) => ended.running.await.with_context(|| format!("the agent of {} ended by itself", self.id)),
+            Some(ended) => {
+                ended.running.await.with_context(|| format!("the agent of {} ended by itself", self.id))
+            }
         }
     }
 

@@ -7,9 +7,7 @@ use anyhow::{Context, Result};
 use tug_agent::runtime::Operation;
 use tug_api::Clock;
 use tug_api::client::{CallError, Guard};
-use tug_api::user::{
-    Accepted, ApplyRequest, AvailabilityRequest, NodeRemoval, RestartRequest, ScaleRequest,
-};
+use tug_api::user::{Accepted, ApplyRequest, AvailabilityRequest, NodeRemoval, RestartRequest, ScaleRequest};
 use tug_model::{Millis, ProjectName, Timestamp};
 
 use super::action::{Action, ControlAction, Direction, Ledger, Moment, NodeAction, Request};

@@ -82,7 +82,13 @@ fn no_slot_has_more_than_two(state: &State) -> Result<()> {
     for task in state.tasks.values().filter(|task| task.desired == Desired::Run) {
         let count = slots.entry((&task.project, &task.service, task.slot)).or_default();
         *count += 1;
-        ensure!(*count <= 2, "{}.{}.{} has {count} tasks that are to run", task.project, task.service, task.slot);
+        ensure!(
+            *count <= 2,
+            "{}.{}.{} has {count} tasks that are to run",
+            task.project,
+            task.service,
+            task.slot
+        );
     }
     Ok(())
 }

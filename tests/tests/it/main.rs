@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 mod exclusive;
+mod fleet;
 mod limits;
 mod simulation;
 mod tidy;

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod engine;
+mod fleet;
 mod plan;
 mod scale;
 mod store;
@@ -24,13 +25,14 @@ use anyhow::{Result, bail};
 use crate::table::Table;
 
 /// By name, what each measures.
-const BENCHMARKS: [(&str, &str); 4] = [
+const BENCHMARKS: [(&str, &str); 5] = [
     (
         "scale",
         "one service 1 -> 50 -> 1 on the real Engine: tug, the raw engine, Docker Swarm where the Engine can be one",
     ),
     ("plan", "10,000 tasks planned in one pass: time and memory"),
     ("store", "acknowledged commits with 1, 16 and 64 writers: rate and latency"),
+    ("fleet", "10, 100 and 1,000 simulated nodes of 100 tasks each: placing, resting, changing, losing one"),
     (
         "cluster",
         "three hosts: 1 -> 30 replicas, a container, a cable and an engine lost: tug, Docker Swarm (needs root)",
@@ -49,6 +51,12 @@ fn main() -> Result<()> {
             println!("{}", plan::measure_once(number.parse()?)?);
             return Ok(());
         }
+        // The same for `fleet`.
+        ["fleet-once", nodes] => {
+            let measured = tokio::runtime::Runtime::new()?.block_on(fleet::measure_once(nodes.parse()?))?;
+            println!("{measured}");
+            return Ok(());
+        }
         [name] => (*name, RUNS),
         [name, "--runs", runs] => (*name, runs.parse()?),
         _ => bail!(usage()),
@@ -64,6 +72,7 @@ async fn measure(table: &mut Table, runs: usize) -> Result<()> {
         "scale" => scale::measure(table, runs).await,
         "plan" => plan::measure(table, runs),
         "store" => store::measure(table, runs).await,
+        "fleet" => fleet::measure(table, runs),
         "cluster" => cluster::measure(table, runs).await,
         other => bail!("there is no benchmark `{other}`\n\n{}", usage()),
     }

@@ -162,7 +162,7 @@ fn project(Size { services, replicas, .. }: Size) -> Result<StoredProject> {
 }
 
 /// The memory of this process in KiB, as the kernel counts it: what it holds, or held at most.
-fn resident_kib(what: &str) -> Result<u64> {
+pub(crate) fn resident_kib(what: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
     let number = line.and_then(|line| line.split_whitespace().next()).context("the kernel counts memory")?;

@@ -131,9 +131,8 @@ pub(super) async fn lost_during_change(scene: &mut Scene) -> Result<()> {
         scene.on(node, NodeAction::Mend).await?;
     }
     let all = scene.wanted.values().map(|count| u64::from(*count)).sum::<u64>();
-    let replaced = move |scene: &Scene| {
-        scene.is_whole() && scene.tasks().keys().all(|task| !old.contains(task))
-    };
+    let replaced =
+        move |scene: &Scene| scene.is_whole() && scene.tasks().keys().all(|task| !old.contains(task));
     let limit = 2 * (NOTICED + MOVED) + 60_000 + all * (A_START + 45_000);
     scene.until(limit, "the new version takes over", replaced).await?;
     scene.on(node, NodeAction::PowerOn).await?;
