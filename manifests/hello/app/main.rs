@@ -13,13 +13,14 @@
 //! serves. Build it with `rustc --edition 2024 -O -C target-feature=+crt-static main.rs`: the program is then all that
 //! an image needs.
 
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The service says that it is ill.
 static IS_BROKEN: AtomicBool = AtomicBool::new(false);
@@ -38,8 +39,12 @@ fn main() {
         "cat" => drop(io::copy(&mut io::stdin(), &mut io::stdout())),
         "env" => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
         "healthcheck" => healthcheck(),
+        // witness FILE
+        "witness" => witness(arguments.get(1).map_or("/witness/log", String::as_str)),
         other => {
-            eprintln!("`{other}` is none of serve, sleep, exit, print, log-burst, cat, env, healthcheck");
+            eprintln!(
+                "`{other}` is none of serve, sleep, exit, print, log-burst, cat, env, healthcheck, witness"
+            );
             exit(2);
         }
     }
@@ -177,6 +182,21 @@ fn healthcheck() {
     let status = ask().unwrap_or_else(|error| error.to_string());
     println!("{status}");
     exit(if status.contains(" 200 ") { 0 } else { 1 });
+}
+
+/// Appends a line to a file that others write to as well, every 50 ms: which start this is, on which host, and the time in
+/// milliseconds. Who reads it sees whether two ever ran at once.
+fn witness(file: &str) {
+    let mut log =
+        OpenOptions::new().create(true).append(true).open(file).expect("the witness's file can be written");
+    let (number, host) = (variable("TUG_FENCING_NUMBER", "0"), variable("HOSTNAME", "here"));
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        // One write is one line, whoever else writes.
+        log.write_all(format!("{number} {host} {now}\n").as_bytes())
+            .expect("the witness's file can be written");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn print(lines: usize, width: usize) {
