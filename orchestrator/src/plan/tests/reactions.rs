@@ -76,8 +76,8 @@ fn who_has_not_spoken_for_long_may_have_gone_with_the_one_that_is_lost() {
     check(
         &drawing(97_000),
         "
-        brake: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
         - shop.web.1: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
+        brake: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
         look again at 101000
         ",
     );
@@ -142,6 +142,7 @@ fn what_a_dead_engine_will_end_has_successors_before_all_at_once() {
         create shop.web.2 on n3: replaces shop.web.2.5: the Docker Engine of node n1 does not answer
         - shop.web.1: shop.web.1.5 stays until its successor is healthy
         - shop.web.2: shop.web.2.5 stays until its successor is healthy
+        look again at 108000
         ",
     );
     check(
