@@ -9,6 +9,7 @@ mod configs;
 mod follow;
 mod intake;
 mod jobs;
+mod lease;
 mod private;
 mod pulse;
 mod report;

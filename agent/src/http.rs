@@ -15,7 +15,7 @@ use futures_util::{TryStreamExt, stream};
 use http::StatusCode;
 use tokio::sync::watch;
 use tug_api::error::chain;
-use tug_api::image::Shape;
+use tug_api::image::{ResolveRequest, Resolved, Shape};
 use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
@@ -65,6 +65,7 @@ pub(crate) fn router(asked: Asked, snapshots: Snapshots) -> Router {
         .route("/usage", get(usage::usage))
         .route("/images", put(exchange))
         .route("/images/{id}", get(image))
+        .route("/images/resolve", post(resolve))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(Shared { asked, snapshots, samples: Arc::default() })
 }
@@ -132,6 +133,15 @@ async fn exchange(State(shared): State<Shared>, request: Request) -> Result<Stat
 async fn image(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Shape>, ApiError> {
     let image = Digest::parse(&id).map_err(|error| ApiError::new(Code::BadRequest, error.to_string()))?;
     shared.asked.images.shape(&image).await.map(Json)
+}
+
+/// What names of images mean.
+async fn resolve(
+    State(shared): State<Shared>,
+    request: Request,
+) -> Result<Json<Vec<Option<Resolved>>>, ApiError> {
+    let wanted: ResolveRequest = body(request).await?;
+    Ok(Json(shared.asked.images.resolve(&wanted).await))
 }
 
 /// The newest report, then every one that follows; those that come while nobody reads are skipped.

@@ -35,10 +35,10 @@ use axum::Router;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tug_api::error::{ApiError, Code, chain};
-use tug_api::image::{Exchange as Told, Shape};
-use tug_model::Digest;
+use tug_api::image::{Exchange as Told, ResolveRequest, Resolved, Shape};
+use tug_model::{Digest, Timestamp};
 
-pub(crate) use self::fetch::FetchError;
+pub(crate) use self::fetch::{FetchError, Otherwise};
 
 use self::exchange::Exchange;
 use self::prepare::Exports;
@@ -112,6 +112,25 @@ impl Images {
             Ok(None) => Err(ApiError::not_found(format!("image `{image}` on this node"))),
             Err(error) => Err(ApiError::new(Code::Unavailable, chain(&error))),
         }
+    }
+
+    /// What names of images mean: here, or at their registries. What cannot be found out means nothing.
+    pub(crate) async fn resolve(&self, wanted: &ResolveRequest) -> Vec<Option<Resolved>> {
+        let Some(store) = self.store() else { return vec![None; wanted.images.len()] };
+        let mut all = Vec::new();
+        for name in &wanted.images {
+            let resolved = if wanted.registry {
+                let known = |digest| Resolved { id: None, digest: Some(digest), tagged_at: Timestamp(0) };
+                store.registry_digest(&name.reference).await.map(|digest| digest.map(known))
+            } else {
+                store.resolve(name).await
+            };
+            all.push(resolved.unwrap_or_else(|error| {
+                tracing::debug!(image = name.reference, reason = chain(&error), "what a name means");
+                None
+            }));
+        }
+        all
     }
 
     /// Tidies up until `stop`.

@@ -8,6 +8,8 @@
 //! | `PUT /images` | 204; the [`Exchange`], whole |
 //! | `GET /images/{id}` | the image's [`Shape`]; 404 when the node has not got it |
 //!
+//! | `POST /images/resolve` | for [`ResolveRequest`], what each name means there: a list of [`Option<Resolved>`] |
+//!
 //! | from agent to agent | answer |
 //! |---|---|
 //! | `GET /images/{id}` | the image's [`Shape`] |
@@ -24,7 +26,7 @@ use futures_util::Stream;
 use http::header::RANGE;
 use http::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
-use tug_model::{Bytes, Digest, NodeId};
+use tug_model::{Bytes, Digest, NodeId, Timestamp};
 
 use crate::client::{CallError, call, json_body, read_json};
 use crate::lines::{self, LineError};
@@ -56,6 +58,38 @@ pub struct Shape {
     pub layers: Vec<Digest>,
     /// All of them together, unpacked.
     pub size: Bytes,
+    /// What it is for, as `os/arch`; empty: unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub platform: String,
+}
+
+/// What is to be found out about names of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveRequest {
+    /// Which.
+    pub images: Vec<ImageName>,
+    /// Ask the registry, and not the node's engine.
+    pub registry: bool,
+}
+
+/// An image as people name it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ImageName {
+    /// `[host[:port]/]path[:tag]`
+    pub reference: String,
+    /// `os/arch[/variant]`; `None`: whatever is there.
+    pub platform: Option<String>,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The image that the node has.
+    pub id: Option<Digest>,
+    /// What a registry knows it by.
+    pub digest: Option<Digest>,
+    /// When the node gave the name to the image.
+    pub tagged_at: Timestamp,
 }
 
 /// Which layers shall be made ready; the configuration always is.

@@ -24,7 +24,7 @@ use tug_model::report::Report;
 use tug_model::{Bytes, Digest, NanoCpus, NodeId, TaskId, Timestamp};
 
 use crate::client::{CallError, call, json_body, query, read_json};
-use crate::image::{Exchange, Shape};
+use crate::image::{Exchange, ResolveRequest, Resolved, Shape};
 use crate::lines::{self, LineError};
 use crate::transport::Channel;
 use crate::user::{LogQuery, LogStream};
@@ -164,6 +164,12 @@ impl NodeClient {
     /// What `image` is made of on the node. An error with the code `not_found`: it has no such image.
     pub async fn image(&self, image: &Digest) -> Result<Shape, CallError> {
         read_json(call(&self.channel, get(&format!("/images/{image}"))).await?).await
+    }
+
+    /// What names of images mean on the node, or at the registry as seen from it.
+    pub async fn resolve(&self, request: &ResolveRequest) -> Result<Vec<Option<Resolved>>, CallError> {
+        let request = json_body(Method::POST, "/images/resolve", request)?;
+        read_json(call(&self.channel, request).await?).await
     }
 
     /// What the tasks of the node use now.

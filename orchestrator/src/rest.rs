@@ -24,6 +24,7 @@ mod machines;
 mod merge;
 mod mutate;
 mod own;
+mod pins;
 mod projects;
 mod servers;
 mod stand;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tug_api::error::chain;
-use tug_model::lease::FencingNumber;
 use tug_model::spec::container::PullPolicy;
-use tug_model::{Digest, Millis, Revision, TaskId, Timestamp};
+use tug_model::{Digest, TaskId, Timestamp};
 
 use super::configs::ConfigFiles;
+use super::lease;
 use super::private::{OwnState, Private};
-use crate::image::{FetchError, Images};
+use crate::image::{FetchError, Images, Otherwise};
 use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
@@ -109,7 +109,7 @@ pub(super) struct Seen {
 
 /// Why a step failed before the engine was asked.
 #[derive(Debug, thiserror::Error)]
-enum StepError {
+pub(super) enum StepError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -138,14 +138,12 @@ enum StepError {
 }
 
 /// A place among the operations that the engine is given at once.
-type Place<'a> = Option<SemaphorePermit<'a>>;
+pub(super) type Place<'a> = Option<SemaphorePermit<'a>>;
 
 /// What ends within this time when it is asked to is stopped and removed in one place: an engine that has to take down
 /// many containers at the same moment takes longer for all of them. What needs more time only waits, and gives its place
 /// away.
 const PROMPT: Duration = Duration::from_millis(500);
-/// An engine that takes so much longer to stop a container than it should is told to kill it.
-const HALTS_WITHIN: Duration = Duration::from_millis(500);
 /// So many of the last lines are read when a process has ended.
 const LAST_LINES: u32 = 20;
 /// And no more than this many bytes of them are kept.
@@ -159,7 +157,7 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
     let mut place = None;
     for step in steps {
         tracing::debug!(%step, "begin");
-        match under_lease((&tools, &mut place), &orders, &step, &mut outcome).await {
+        match lease::under_lease((&tools, &mut place), &orders, &step, &mut outcome).await {
             Ok(()) => tracing::info!(%step, "done"),
             Err(error) => {
                 let reason = chain(&error);
@@ -177,43 +175,7 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
     Done::Steps(outcome)
 }
 
-/// Carries a step out; on a container that may run only under a lease, for as long as there is one.
-async fn under_lease<'a>(
-    (tools, place): (&'a Tools, &mut Place<'a>),
-    orders: &Orders,
-    step: &Step,
-    outcome: &mut Outcome,
-) -> Result<(), StepError> {
-    let task = match step {
-        Step::Create { task, .. }
-        | Step::Start { task, .. }
-        | Step::Unpause { task, .. }
-        | Step::Stop { task, .. }
-        | Step::Remove { task, .. } => task,
-        Step::Halt { .. }
-        | Step::Fetch(_)
-        | Step::EnsureNetwork { .. }
-        | Step::EnsureVolume { .. }
-        | Step::RemoveNetwork { .. } => return carry_out((tools, place), orders, step, outcome).await,
-    };
-    let is_exclusive = orders.tasks().get(task).is_some_and(|task| task.exclusive.is_some());
-    // What has no lease does not run, or is being halted: it may be tidied up.
-    if !is_exclusive || (tools.leases.now().until(task).is_none() && is_tidying(step)) {
-        return carry_out((tools, place), orders, step, outcome).await;
-    }
-    tokio::select! {
-        biased;
-        () = tools.leases.ended(task) => Err(StepError::LeaseEnded(task.clone())),
-        done = carry_out((tools, place), orders, step, outcome) => done,
-    }
-}
-
-/// Whether nothing runs because of a step that did not run before.
-fn is_tidying(step: &Step) -> bool {
-    matches!(step, Step::Stop { .. } | Step::Remove { .. })
-}
-
-async fn carry_out<'a>(
+pub(super) async fn carry_out<'a>(
     (tools, place): (&'a Tools, &mut Place<'a>),
     orders: &Orders,
     step: &Step,
@@ -224,7 +186,7 @@ async fn carry_out<'a>(
         Step::Create { task, image } => {
             let request = request(tools, orders, task, image)?;
             tools.take_place(place).await;
-            run(tools, &request).await?;
+            lease::run(tools, &request).await?;
         }
         Step::Start { container, .. } => {
             tools.take_place(place).await;
@@ -241,7 +203,7 @@ async fn carry_out<'a>(
                 stopped.await?;
             }
         }
-        Step::Halt { container, grace, .. } => halt(tools, container, *grace).await?,
+        Step::Halt { container, grace, .. } => lease::halt(tools, container, *grace).await?,
         Step::Remove { container, .. } => {
             tools.take_place(place).await;
             runtime.remove(container).await?;
@@ -253,41 +215,6 @@ async fn carry_out<'a>(
         | Step::RemoveNetwork { .. } => outcome.made = make(tools, orders, step).await?,
     }
     Ok(())
-}
-
-/// Makes a container and starts it; an exclusive one only if its lease lasts long enough when it has been made.
-async fn run(tools: &Tools, request: &ContainerRequest) -> Result<(), StepError> {
-    let runtime = &tools.runtime;
-    if request.identity.fencing.is_none() {
-        runtime.run(request).await?;
-        return Ok(());
-    }
-    let task = &request.identity.task;
-    let id = runtime.create(request).await?;
-    let started = if tools.leases.now().may_start(task) {
-        runtime.start(&id).await.map_err(StepError::from)
-    } else {
-        Err(StepError::LeaseEnded(task.clone()))
-    };
-    if started.is_err() {
-        // What cannot be removed now is seen by the next list.
-        let _ = runtime.remove(&id).await;
-    }
-    started
-}
-
-/// Stops a container that has no lease any more. It waits for no place, and no longer than it must.
-async fn halt(tools: &Tools, container: &ContainerId, grace: Millis) -> Result<(), StepError> {
-    // The engine counts in seconds.
-    let grace = Millis(grace.0 / 1000 * 1000);
-    let runtime = &tools.runtime;
-    if grace.0 > 0 {
-        let patience = grace.duration() + HALTS_WITHIN;
-        if let Ok(Ok(())) = tokio::time::timeout(patience, runtime.stop(container, grace)).await {
-            return Ok(());
-        }
-    }
-    Ok(runtime.kill(container, None).await?)
 }
 
 /// The steps that are not about one container.
@@ -351,16 +278,30 @@ async fn fetch(tools: &Tools, orders: &Orders, wanted: &ImageWanted) -> Result<S
     if let Some(id) = here {
         return Ok(id);
     }
+    let meant = wanted.pin.as_deref().and_then(|pin| Digest::parse(pin).ok());
+    if let Some(meant) = &meant
+        && let Some(id) = tools.runtime.image_present(meant.as_str()).await?
+    {
+        return Ok(id);
+    }
     let (notes, image) = (tools.notes.clone(), wanted.clone());
     let progress = Box::new(move |text: String| {
         // Nobody listens any more when the agent stops.
         let _ = notes.send(Note::Progress(image.clone(), text));
     });
-    if let Some(image) = pinned {
-        let fetched = tools.images.fetch(&image, &*progress).await;
-        let name = || orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
-        fetched.map_err(|source| StepError::NotHad { name: name(), image: image.clone(), source })?;
-        return Ok(wanted.reference.clone());
+    let has_registry = pinned.is_none() && wanted.policy != PullPolicy::Never;
+    let otherwise = if has_registry { Otherwise::Registry } else { Otherwise::Nothing };
+    if let Some(image) = pinned.or(meant) {
+        match tools.images.fetch(&image, otherwise, &*progress).await {
+            Ok(()) => return Ok(image.to_string()),
+            Err(error) if has_registry => {
+                tracing::info!(%image, reason = chain(&error), "not from another node");
+            }
+            Err(source) => {
+                let name = orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
+                return Err(StepError::NotHad { name, image, source });
+            }
+        }
     }
     if wanted.policy == PullPolicy::Never {
         let reference = wanted.reference.clone();
@@ -382,7 +323,7 @@ fn request(
     let forgotten = || StepError::Forgotten(task.clone());
     let assigned = orders.tasks().get(task).ok_or_else(forgotten)?;
     let template = orders.template(task).ok_or_else(forgotten)?;
-    let fencing = assigned.exclusive.map(|made| number(tools, orders, task, made)).transpose()?;
+    let fencing = assigned.exclusive.map(|made| lease::number(tools, orders, task, made)).transpose()?;
     super::follow::unhurried(|| tools.private.check_container(&template.container))?;
     let files = if template.container.configs.is_empty() {
         std::collections::BTreeMap::new()
@@ -405,13 +346,6 @@ fn request(
         config_files: files,
         image: image.to_owned(),
     })
-}
-
-/// The number of the next start of an exclusive task, never to be given again.
-fn number(tools: &Tools, orders: &Orders, task: &TaskId, made: Revision) -> Result<FencingNumber, StepError> {
-    let wanted = |task: &TaskId| orders.tasks().contains_key(task);
-    let count = super::follow::unhurried(|| tools.ledger.count_start(task, wanted));
-    Ok(FencingNumber::of(made, count.map_err(|error| StepError::Count(task.clone(), error))?))
 }
 
 /// Looks at the engine; `more` asks for its networks and for how it is, too.

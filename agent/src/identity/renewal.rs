@@ -20,8 +20,8 @@ use crate::plan::spread;
 /// The longest wait before another try, and the shortest.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 const SHORTEST_RETRY: Duration = Duration::from_millis(200);
-/// The clock may be set while this waits, so it looks again this often.
-const LOOK: Duration = Duration::from_secs(60);
+/// The clock may be set while this waits, or the machine join again, so it looks this often.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Whom a certificate is asked of.
 #[derive(Debug, Clone)]
@@ -110,6 +110,9 @@ impl Keeper {
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
+            if let Some(next) = self.adopt() {
+                (due, failures) = (next, 0);
+            }
             let now = self.clock.now();
             if now < due {
                 continue;
@@ -144,7 +147,29 @@ impl Keeper {
         }
         let origin = known.map_or(Origin::Local, |known| known.facts.origin.clone());
         let membership = self.folder.keep(joined, origin, self.clock.now())?;
+        tracing::info!(node = %self.node, "this node has a new certificate");
+        Ok(self.show(membership)?)
+    }
+
+    /// What `tug join` has put into the folder meanwhile: it found the control plane at another address. Gives the time of
+    /// the next renewal.
+    fn adopt(&mut self) -> Option<Timestamp> {
+        let known = self.membership.as_ref().filter(|_| matches!(self.way, Way::Servers))?;
+        // One that is about to be written, or damaged, changes nothing.
+        let kept = self.folder.load().ok().flatten()?;
+        let is_newer = kept.facts.since > known.facts.since && kept.facts.origin != known.facts.origin;
+        if !is_newer || kept.facts.node != self.node || kept.facts.cluster != known.facts.cluster {
+            return None;
+        }
+        let due = self.show(kept).ok()?;
+        tracing::info!(servers = self.servers.borrow().join(", "), "this node has joined again");
+        Some(due)
+    }
+
+    /// Shows the certificate from now on, and dials the addresses; gives the time of the next renewal.
+    fn show(&mut self, membership: Membership) -> Result<Timestamp, TlsError> {
         let servers = membership.addresses();
+        let known = self.membership.as_ref();
         let is_same = known.is_some_and(|it| it.identity.authority_pem == membership.identity.authority_pem);
         let next = membership.member()?;
         self.member.send_if_modified(|member| match member {
@@ -161,7 +186,6 @@ impl Keeper {
             has_changed
         });
         let due = self.renewal(&membership);
-        tracing::info!(node = %self.node, "this node has a new certificate");
         self.membership = Some(membership);
         Ok(due)
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use tug_api::digest::digest_of;
-use tug_api::image::Shape;
+use tug_api::image::{ImageName, Resolved, Shape};
 use tug_model::Digest;
 
 use crate::runtime::{Answer, Archive, Cause, Feed, ImageStore, Operation, RuntimeError};
@@ -19,6 +19,7 @@ pub(crate) struct Store(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     images: BTreeMap<Digest, Image>,
+    names: BTreeMap<String, Digest>,
     /// The layers that each archive had which was taken.
     loads: Vec<Vec<Digest>>,
     exports: usize,
@@ -96,6 +97,10 @@ impl Store {
         self.lock().images.insert(image.id(), image.clone());
     }
 
+    pub(crate) fn tag(&self, name: &str, image: &Image) {
+        self.lock().names.insert(name.to_owned(), image.id());
+    }
+
     pub(crate) fn has(&self, image: &Digest) -> bool {
         self.lock().images.contains_key(image)
     }
@@ -160,15 +165,27 @@ impl Store {
 
 impl ImageStore for Store {
     fn shape<'a>(&'a self, image: &'a Digest) -> Answer<'a, Option<Shape>> {
-        let shape = self
-            .get(image)
-            .map(|image| Shape { layers: image.digests(), size: tug_model::Bytes(image.size()) });
+        let shape = self.get(image).map(|image| Shape {
+            layers: image.digests(),
+            size: tug_model::Bytes(image.size()),
+            platform: "linux/amd64".to_owned(),
+        });
         Box::pin(std::future::ready(Ok(shape)))
     }
 
     fn layers(&self) -> Answer<'_, Vec<Vec<Digest>>> {
         let layers = self.lock().images.values().map(Image::digests).collect();
         Box::pin(std::future::ready(Ok(layers)))
+    }
+
+    fn resolve<'a>(&'a self, name: &'a ImageName) -> Answer<'a, Option<Resolved>> {
+        let id = self.lock().names.get(&name.reference).cloned();
+        let resolved = |id| Resolved { id: Some(id), digest: None, tagged_at: tug_model::Timestamp(7) };
+        Box::pin(std::future::ready(Ok(id.map(resolved))))
+    }
+
+    fn registry_digest<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<Digest>> {
+        Box::pin(std::future::ready(Ok(Some(digest_of(reference.as_bytes())))))
     }
 
     fn export<'a>(&'a self, image: &'a Digest) -> Answer<'a, Feed<Bytes>> {

@@ -23,6 +23,8 @@ use crate::runtime::{ImageStore, RuntimeError};
 
 /// How long the control plane has to say who has an image.
 const ANSWER: Duration = Duration::from_secs(20);
+/// The same where a registry may have it.
+const SOON: Duration = Duration::from_secs(5);
 /// How long another agent may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
 /// The wait before all sources are tried again.
@@ -40,8 +42,8 @@ pub(crate) enum FetchError {
     #[error("this engine cannot take images from other nodes")]
     Unable,
     /// Nobody has said who has it.
-    #[error("the control plane has not said within {} s which node has it", ANSWER.as_secs())]
-    NoAnswer,
+    #[error("the control plane has not said within {} s which node has it", .0.as_secs())]
+    NoAnswer(Duration),
     /// It is nowhere.
     #[error("no node has it: build it, or `docker load` it on a node")]
     Nowhere,
@@ -76,6 +78,8 @@ pub(crate) enum Trouble {
     Busy,
     #[error("{0}")]
     Theirs(String),
+    #[error("what it has is for {0}")]
+    Foreign(String),
     #[error("what it sent is not the image")]
     Wrong,
     #[error("what came from several nodes does not fit together")]
@@ -88,6 +92,15 @@ pub(crate) enum Trouble {
     NotTaken,
     #[error("work on the disk was broken off")]
     Ended,
+}
+
+/// Where else an image may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// Nowhere.
+    Nothing,
+    /// From a registry, which may have it for other platforms, too.
+    Registry,
 }
 
 /// Told how far it is, for people.
@@ -105,6 +118,27 @@ struct Transfer<'a> {
     moved: bool,
 }
 
+/// An image that is asked of one node after the other.
+struct Hunt<'a> {
+    images: &'a Images,
+    store: &'a dyn ImageStore,
+    image: &'a Digest,
+    platform: Option<String>,
+    progress: Progress<'a>,
+    /// Those that gave what it is not, and what that was: they are asked no more.
+    liars: BTreeMap<NodeId, String>,
+}
+
+/// What came of asking each node once, when none gave the image.
+struct Round {
+    /// Whether a part of it came.
+    moved: bool,
+    /// So many such rounds in which nothing moves are the end.
+    most: u32,
+    /// Why, node by node.
+    reasons: Vec<String>,
+}
+
 /// How far the parts are, all together.
 struct Meter<'a> {
     done: u64,
@@ -114,51 +148,68 @@ struct Meter<'a> {
     progress: Progress<'a>,
 }
 
+// === impl Hunt ===
+
+impl Hunt<'_> {
+    /// Asks each of `sources`. `None`: the engine has the image.
+    async fn round(&mut self, sources: &[Source]) -> Result<Option<Round>, FetchError> {
+        let mut round = Round { moved: false, most: FRUITLESS, reasons: Vec::new() };
+        for source in sources {
+            let node = &source.node;
+            if let Some(reason) = self.liars.get(node) {
+                round.reasons.push(format!("node {node}: {reason}"));
+                continue;
+            }
+            let transfer = self.images.transfer(self.store, self.image, source, self.progress);
+            let mut transfer = transfer.map_err(|trouble| FetchError::Failed(chain(&trouble)))?;
+            let Err(trouble) = transfer.run(self.platform.as_deref()).await else { return Ok(None) };
+            if trouble.is_ours() {
+                return Err(FetchError::Ours { node: node.clone(), source: Box::new(trouble) });
+            }
+            let reason = chain(&trouble);
+            tracing::info!(image = %self.image, %node, reason, "an image does not come");
+            round.moved |= transfer.moved;
+            if matches!(trouble, Trouble::Busy) {
+                round.most = BUSY;
+            }
+            round.reasons.push(format!("node {node}: {reason}"));
+            if trouble.is_a_lie() {
+                self.liars.insert(node.clone(), reason);
+            }
+        }
+        Ok(Some(round))
+    }
+}
+
 // === impl Images ===
 
 impl Images {
     /// Sees to it that the engine has `image`, which other nodes may have.
-    pub(crate) async fn fetch(&self, image: &Digest, progress: Progress<'_>) -> Result<(), FetchError> {
+    pub(crate) async fn fetch(
+        &self,
+        image: &Digest,
+        otherwise: Otherwise,
+        progress: Progress<'_>,
+    ) -> Result<(), FetchError> {
         let Some(store) = self.store() else { return Err(FetchError::Unable) };
+        let (patience, platform) = match otherwise {
+            Otherwise::Nothing => (ANSWER, None),
+            Otherwise::Registry => (SOON, self.platform().await),
+        };
         let mut wish = self.exchange.want(image);
         progress("from another node".to_owned());
-        let mut sources = timeout(ANSWER, wish.sources()).await.map_err(|_| FetchError::NoAnswer)?;
+        let mut sources =
+            timeout(patience, wish.sources()).await.map_err(|_| FetchError::NoAnswer(patience))?;
         let _turn = self.incoming.acquire().await.map_err(|_| FetchError::Unable)?;
-        let (mut fruitless, mut liars) = (0, BTreeMap::new());
+        let mut hunt = Hunt { images: self, store, image, platform, progress, liars: BTreeMap::new() };
+        let mut fruitless = 0;
         loop {
             if sources.is_empty() {
                 return Err(FetchError::Nowhere);
             }
-            let (mut moved, mut most, mut reasons) = (false, FRUITLESS, Vec::new());
-            for source in &sources {
-                if let Some(reason) = liars.get(&source.node) {
-                    reasons.push(format!("node {}: {reason}", source.node));
-                    continue;
-                }
-                let mut transfer = match self.transfer(store, image, source, progress) {
-                    Ok(transfer) => transfer,
-                    Err(trouble) => return Err(FetchError::Failed(chain(&trouble))),
-                };
-                let trouble = match transfer.run().await {
-                    Ok(()) => return Ok(()),
-                    Err(trouble) if trouble.is_ours() => {
-                        let node = source.node.clone();
-                        return Err(FetchError::Ours { node, source: Box::new(trouble) });
-                    }
-                    Err(trouble) => trouble,
-                };
-                tracing::info!(%image, node = %source.node, reason = chain(&trouble), "an image does not come");
-                moved |= transfer.moved;
-                if matches!(trouble, Trouble::Busy) {
-                    most = BUSY;
-                }
-                if trouble.is_a_lie() {
-                    liars.insert(source.node.clone(), chain(&trouble));
-                }
-                reasons.push(format!("node {}: {}", source.node, chain(&trouble)));
-            }
+            let Some(Round { moved, most, reasons }) = hunt.round(&sources).await? else { return Ok(()) };
             fruitless = if moved { 0 } else { fruitless + 1 };
-            let all_lie = sources.iter().all(|source| liars.contains_key(&source.node));
+            let all_lie = sources.iter().all(|source| hunt.liars.contains_key(&source.node));
             if fruitless >= most || all_lie {
                 return Err(FetchError::Failed(reasons.join("; ")));
             }
@@ -171,6 +222,11 @@ impl Images {
             // There may be others by now.
             sources = wish.sources().await;
         }
+    }
+
+    /// What this engine runs, as `os/arch`.
+    async fn platform(&self) -> Option<String> {
+        self.runtime.check().await.ok().map(|engine| format!("{}/{}", engine.os, engine.arch))
     }
 
     fn transfer<'a>(
@@ -193,8 +249,11 @@ impl Images {
 // === impl Transfer ===
 
 impl Transfer<'_> {
-    async fn run(&mut self) -> Result<(), Trouble> {
+    async fn run(&mut self, platform: Option<&str>) -> Result<(), Trouble> {
         let shape = in_time(self.client.shape(self.image)).await?;
+        if platform.is_some_and(|ours| !shape.platform.is_empty() && shape.platform != ours) {
+            return Err(Trouble::Foreign(shape.platform));
+        }
         if shape.layers.len() > MOST_LAYERS {
             return Err(Trouble::Wrong);
         }
@@ -381,13 +440,14 @@ impl Trouble {
             | Self::Busy
             | Self::Theirs(_)
             | Self::Mixed
+            | Self::Foreign(_)
             | Self::Wrong => false,
         }
     }
 
     /// Whether the other node is not worth another try.
     fn is_a_lie(&self) -> bool {
-        matches!(self, Self::Wrong | Self::Spool(SpoolError::Wrong { .. }))
+        matches!(self, Self::Wrong | Self::Foreign(_) | Self::Spool(SpoolError::Wrong { .. }))
     }
 }
 

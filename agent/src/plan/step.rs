@@ -108,6 +108,8 @@ pub struct ImageWanted {
     pub platform: Option<String>,
     /// When a registry is asked.
     pub policy: PullPolicy,
+    /// The id of the very image that is meant, where a registry has it, too.
+    pub pin: Option<String>,
 }
 
 // === impl Step ===
@@ -151,14 +153,28 @@ impl fmt::Display for Step {
 // === impl ImageWanted ===
 
 impl ImageWanted {
-    /// The image of `container`. One that was built here is known by its id and is never looked for elsewhere.
+    /// The image of `container`. One that no registry has is known by its id alone. What a registry has under a digest
+    /// never changes: there is nothing to ask for anew.
     pub fn of(container: &Container) -> Self {
-        match &container.image_id {
-            Some(id) => Self { reference: id.clone(), platform: None, policy: PullPolicy::Never },
-            None => Self {
+        let platform = container.platform.clone();
+        match (&container.image_id, &container.image_digest) {
+            (Some(id), None) => {
+                Self { reference: id.clone(), platform: None, policy: PullPolicy::Never, pin: None }
+            }
+            (id, Some(digest)) => Self {
+                reference: format!("{}@{digest}", without_tag(&container.image)),
+                platform,
+                policy: match container.pull_policy {
+                    PullPolicy::Never => PullPolicy::Never,
+                    PullPolicy::Missing | PullPolicy::Always => PullPolicy::Missing,
+                },
+                pin: id.clone(),
+            },
+            (None, None) => Self {
                 reference: container.image.clone(),
-                platform: container.platform.clone(),
+                platform,
                 policy: container.pull_policy,
+                pin: None,
             },
         }
     }
@@ -172,6 +188,15 @@ impl fmt::Display for ImageWanted {
             PullPolicy::Always => f.write_str(" anew"),
             PullPolicy::Never => f.write_str(" never"),
         }
+    }
+}
+
+/// A colon before a slash belongs to a registry's port.
+fn without_tag(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => path,
+        Some(_) | None => name,
     }
 }
 

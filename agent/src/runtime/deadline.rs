@@ -16,6 +16,8 @@ pub const START: Duration = Duration::from_secs(60);
 pub const REMOVE: Duration = Duration::from_secs(60);
 /// Without a sign of life from a pull.
 pub const PULL_SILENCE: Duration = Duration::from_secs(120);
+/// A question to a registry.
+pub const REGISTRY: Duration = Duration::from_secs(4);
 /// A whole pull.
 pub const PULL: Duration = Duration::from_secs(15 * 60);
 /// Without a sign of life from an engine that gives an image away. It writes all of it to its disk before it begins.

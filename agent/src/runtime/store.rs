@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use tug_api::image::Shape;
+use tug_api::image::{ImageName, Resolved, Shape};
 use tug_model::Digest;
 
 use super::{Answer, Feed};
@@ -20,6 +20,12 @@ pub trait ImageStore: fmt::Debug + Send + Sync + 'static {
 
     /// The layers of each image that is here, the lowest first.
     fn layers(&self) -> Answer<'_, Vec<Vec<Digest>>>;
+
+    /// What a name means here; `None`: nothing, or something for another platform.
+    fn resolve<'a>(&'a self, name: &'a ImageName) -> Answer<'a, Option<Resolved>>;
+
+    /// What its registry has under a name now.
+    fn registry_digest<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<Digest>>;
 
     /// A tar archive that has, under whatever names, the configuration and all layers of an image. It may take minutes to
     /// begin.

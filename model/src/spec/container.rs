@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{NetworkName, VolumeName};
+use crate::name::{Digest, NetworkName, VolumeName};
 use crate::quantity::{Bytes, Millis, NanoCpus};
 
 /// Everything the Engine is told about a container, in the manifest's words and order.
@@ -14,9 +14,13 @@ use crate::quantity::{Bytes, Millis, NanoCpus};
 pub struct Container {
     /// `image:` as written: a tag, a digest or both.
     pub image: String,
-    /// The id (`sha256:…`) of a locally built image: what runs, so that a rebuild under the same tag is a change.
+    /// The id (`sha256:…`) of the image that `image` meant when the project was applied, or that was built for it: what
+    /// runs, so that another image under the same tag is a change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
+    /// The digest that a registry has for it: whoever pulls it, pulls this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<Digest>,
     /// When a registry is asked.
     pub pull_policy: PullPolicy,
     /// `os/arch[/variant]`.

@@ -12,7 +12,7 @@ use axum::routing::{get, post, put};
 use futures_util::TryStreamExt;
 use futures_util::stream::unfold;
 use tokio::sync::watch;
-use tug_api::image::{Exchange, Shape};
+use tug_api::image::{Exchange, ResolveRequest, Resolved, Shape};
 use tug_api::node::{TaskLogLine, TaskUse};
 use tug_api::transport::Channel;
 use tug_api::user::LogStream;
@@ -68,6 +68,10 @@ pub(crate) struct Behaviour {
     pub(crate) address: Option<String>,
     /// The images that it has.
     pub(crate) has: BTreeSet<Digest>,
+    /// What it has under names of images.
+    pub(crate) names: BTreeMap<String, Resolved>,
+    /// What registries have, as it sees them.
+    pub(crate) registry: BTreeMap<String, Digest>,
     /// The images that it says it lacks.
     pub(crate) lacks: BTreeSet<Digest>,
 }
@@ -108,6 +112,7 @@ impl FakeAgent {
             .route("/usage", get(usage))
             .route("/images", put(exchange))
             .route("/images/{id}", get(image))
+            .route("/images/resolve", post(resolve))
             .with_state(self.clone())
     }
 
@@ -267,13 +272,29 @@ async fn exchange(State(agent): State<FakeAgent>, axum::Json(exchange): axum::Js
     agent.0.exchanges.send_modify(|all| all.push(exchange));
 }
 
+async fn resolve(
+    State(agent): State<FakeAgent>,
+    axum::Json(request): axum::Json<ResolveRequest>,
+) -> axum::Json<Vec<Option<Resolved>>> {
+    let behaviour = agent.behaviour();
+    let known =
+        |digest: &Digest| Resolved { id: None, digest: Some(digest.clone()), tagged_at: Timestamp(0) };
+    let resolved = request.images.iter().map(|name| {
+        if request.registry {
+            return behaviour.registry.get(&name.reference).map(known);
+        }
+        behaviour.names.get(&name.reference).cloned()
+    });
+    axum::Json(resolved.collect())
+}
+
 async fn image(
     State(agent): State<FakeAgent>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Shape>, ApiError> {
     let id = Digest::parse(&id).unwrap();
     agent.0.asked.lock().unwrap().push(id.clone());
-    let shape = Shape { layers: Vec::new(), size: Bytes(1) };
+    let shape = Shape { layers: Vec::new(), size: Bytes(1), platform: String::new() };
     agent
         .behaviour()
         .has

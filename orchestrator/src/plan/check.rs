@@ -125,8 +125,8 @@ fn nobody_is_given_up_early(world: &World, plan: &Plan, now: Timestamp, broken: 
         let observed = world.observed.nodes.get(id);
         let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
         let is_silent = world.nodes.contains_key(id) && observed.is_none_or(|observed| !observed.is_heard());
-        let fell_silent = observed.and_then(|observed| observed.silent_since);
-        is_silent.then(|| fell_silent.unwrap_or(lost_at).max(world.since))
+        let told = observed.and_then(|observed| observed.silent_since);
+        is_silent.then(|| told.unwrap_or(lost_at).max(world.since))
     };
     let after = |task: &Task| {
         let fell_silent = world.observed.nodes.get(&task.node).is_some_and(|it| it.silent_since.is_some());

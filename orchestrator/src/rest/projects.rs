@@ -12,7 +12,7 @@ use tug_model::status::ProjectStatus;
 use super::authorise::Who;
 use super::extract::{Guarded, InProject, Json};
 use super::mutate::Mutation;
-use super::{Shared, accept, validate};
+use super::{Shared, accept, pins, validate};
 use crate::plan::preview;
 
 type Answer<T> = Result<axum::Json<T>, ApiError>;
@@ -68,9 +68,10 @@ pub(super) async fn apply(
     who: Who,
     InProject(name): InProject,
     guarded: Guarded,
-    Json { value: request, bytes }: Json<ApplyRequest>,
+    Json { value: mut request, bytes }: Json<ApplyRequest>,
 ) -> Answer<Accepted> {
     check(&context, &name, &request)?;
+    pins::pin(&context, &mut request.spec).await;
     Mutation::new(name, guarded, &bytes)
         .make(&context, move |state, now| accept::apply(state, &request, &who, now))
         .await
@@ -87,9 +88,10 @@ pub(super) async fn plan(
     State(context): State<Shared>,
     who: Who,
     InProject(name): InProject,
-    Json { value: request, .. }: Json<ApplyRequest>,
+    Json { value: mut request, .. }: Json<ApplyRequest>,
 ) -> Answer<Preview> {
     check(&context, &name, &request)?;
+    pins::pin(&context, &mut request.spec).await;
     let spec = accept::complete(&context.store.snapshot(), &request.spec, &who)?;
     Ok(axum::Json(preview::project(&context.stand.view().world, &spec)))
 }

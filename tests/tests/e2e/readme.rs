@@ -1,9 +1,11 @@
-//! Every command that the README shows is run, in its order, from the root of the checkout.
+//! Every command that the README shows is run, in its order, from the root of the checkout; the line that two machines paste
+//! is the one that was printed before it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
+use tug_tests::machine::Machine;
 use tug_tests::tug::{Tug, free_port, program};
 
 pub(crate) fn root() -> PathBuf {
@@ -27,7 +29,7 @@ fn commands(markdown: &str) -> Vec<String> {
 /// What the test does itself, or is part of already.
 fn is_done_elsewhere(command: &str) -> bool {
     // The test command runs this test; both daemons run already; the path is set for every command below.
-    matches!(command, "cargo xtask test" | "tug server &" | "tug agent &")
+    matches!(command, "cargo xtask test" | "tug server &" | "tug agent &" | "tug server --agent --install")
         || command.starts_with("export PATH=")
 }
 
@@ -43,11 +45,19 @@ async fn every_command_of_the_readme_works() -> Result<()> {
     let ci = std::fs::read_to_string(root().join(".ci/run"))?;
     assert!(ci.contains("cargo xtask test"), "CI runs the test command of the README");
 
-    let tug = Tug::start().await?;
+    let tug = Tug::start_reachable().await?;
+    let machines = [Machine::new(&tug, "b")?, Machine::new(&tug, "c")?];
+    let mut line_to_paste = String::new();
     let port = free_port();
     let temporary = tempfile::tempdir()?;
     for command in commands.iter().filter(|command| !is_done_elsewhere(command)) {
         let shown = command.clone();
+        if shown.starts_with("tug join ") {
+            for machine in &machines {
+                machine.paste(&line_to_paste).await?;
+            }
+            continue;
+        }
         let line = command.replace("localhost:8080", &format!("localhost:{port}"));
         let mut shell = Command::new("sh");
         shell.args(["-c", &line]).current_dir(root()).stdin(Stdio::null());
@@ -63,6 +73,13 @@ async fn every_command_of_the_readme_works() -> Result<()> {
         let output = tokio::task::spawn_blocking(move || shell.output()).await??;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "`{shown}`: {}\n{out}\n{err}\n{}", output.status, tug.logs());
+        if shown.starts_with("tug token create") {
+            line_to_paste = out.to_string();
+        }
+        ensure!(
+            shown != "tug node ls" || line_to_paste.is_empty() || out.matches("ready").count() == 3,
+            "{out}"
+        );
         if shown == "cargo xtask demo" {
             crate::demo::nothing_is_left(temporary.path()).await?;
         }

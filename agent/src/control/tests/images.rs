@@ -1,6 +1,6 @@
 //! Images that are not on the node and that no registry has.
 
-use tug_api::image::{Exchange, Source};
+use tug_api::image::{Exchange, ImageName, ResolveRequest, Source};
 
 use super::*;
 use crate::image::fake::Image;
@@ -68,6 +68,51 @@ async fn an_image_that_is_not_here_is_asked_for_and_why_it_does_not_come_is_said
     // Somebody has loaded it by hand.
     machine.engine.store().put(&image);
     agent.until_healthy(1).await;
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_a_registry_has_under_a_digest_comes_from_there_when_no_node_has_it() {
+    let machine = Machine::new();
+    let image = Image::of("nginx", &[b"base"]);
+    let mut template = template();
+    template.container.image = "host:5000/nginx:1.27".to_owned();
+    template.container.image_id = Some(image.id().to_string());
+    template.container.image_digest = Some(tug_api::digest::digest_of(b"what the registry says"));
+    let agent = machine.agent().await;
+    agent.assign(&told(1, &template, &[1])).await;
+    agent.until("asking", |report| report.lacks == [image.id()].into()).await;
+    let nowhere = Exchange { sources: [(image.id(), Vec::new())].into(), ..Exchange::default() };
+    agent.client.exchange(&nowhere).await.unwrap();
+    agent.until_healthy(1).await;
+    let digest = template.container.image_digest.as_ref().unwrap();
+    let pulls: Vec<String> = machine.engine.log().into_iter().map(|(_, text)| text).collect();
+    assert!(pulls.contains(&format!("pull host:5000/nginx@{digest}")), "{pulls:?}");
+
+    // Another machine has it already, and asks nobody.
+    let machine = Machine::new();
+    machine.engine.store().put(&image);
+    let other = machine.agent().await;
+    other.assign(&told(1, &template, &[1])).await;
+    other.until_healthy(1).await;
+    assert!(machine.engine.log_of("pull").is_empty());
+    agent.end().await;
+    other.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_name_means_is_told() {
+    let machine = Machine::new();
+    let image = Image::of("app", &[b"base"]);
+    machine.engine.store().tag("app:1", &image);
+    let agent = machine.agent().await;
+    let images = ["app:1", "app:2"].map(|name| ImageName { reference: name.to_owned(), platform: None });
+    let mut request = ResolveRequest { images: images.to_vec(), registry: false };
+    let here = agent.client.resolve(&request).await.unwrap();
+    assert_eq!(here.iter().map(|it| it.clone()?.id).collect::<Vec<_>>(), [Some(image.id()), None]);
+    request.registry = true;
+    let there = agent.client.resolve(&request).await.unwrap();
+    assert!(there.iter().all(|it| it.as_ref().is_some_and(|it| it.id.is_none() && it.digest.is_some())));
     agent.end().await;
 }
 

@@ -13,8 +13,8 @@ use tug_api::lines;
 use tug_model::{Bytes, Digest};
 
 use super::world::{Node, Relay};
-use crate::image::FetchError;
 use crate::image::fake::Image;
+use crate::image::{FetchError, Otherwise};
 use crate::proxy::tests::cluster::Authority;
 
 /// So many bytes that no two pieces are alike.
@@ -115,7 +115,7 @@ async fn an_agent_that_begins_anew_goes_on_where_the_last_one_broke_off() {
         .into(),
         ..Default::default()
     });
-    again.fetch(&image.id(), &|_| {}).await.unwrap();
+    again.fetch(&image.id(), Otherwise::Nothing, &|_| {}).await.unwrap();
     assert_eq!(b.engine.store().get(&image.id()), Some(image.clone()));
     let moved = relay.bytes.load(Ordering::Relaxed);
     assert!(moved < image.size() - half + image.size() / 50 + OVERHEAD, "{moved}");
@@ -223,7 +223,7 @@ fn liar(image: &Image, lie: Lie) -> Router {
         if lie == Lie::OtherShape {
             layers.push(digest_of(b"more"));
         }
-        Shape { layers, size: Bytes(1) }
+        Shape { layers, size: Bytes(1), platform: String::new() }
     };
     let content = move |image: &Image, digest: &Digest| -> Vec<u8> {
         let mut content =

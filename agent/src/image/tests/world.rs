@@ -19,7 +19,7 @@ use tug_api::tls::NODE_SUFFIX;
 use tug_model::{Digest, NodeId, Timestamp};
 
 use crate::control::tests::fake::Engine;
-use crate::image::{FetchError, Images};
+use crate::image::{FetchError, Images, Otherwise};
 use crate::peer::{self, Peers};
 use crate::proxy::tests::cluster::Authority;
 
@@ -96,7 +96,8 @@ impl Node {
 
     pub(super) async fn fetch(&self, image: &Digest) -> Result<(), FetchError> {
         let said = Arc::clone(&self.said);
-        let fetched = self.images.fetch(image, &move |text| said.lock().unwrap().push(text)).await;
+        let fetched =
+            self.images.fetch(image, Otherwise::Nothing, &move |text| said.lock().unwrap().push(text)).await;
         // Its wish is over, and with it the answer.
         self.told.lock().unwrap().sources.remove(image);
         fetched

@@ -106,7 +106,7 @@ fn plain_arch(word: &str) -> String {
 }
 
 /// References become part of a path, where they must not lead elsewhere. What they mean is the Engine's to judge.
-fn check_reference(call: &Call<'_>, reference: &str) -> Result<(), RuntimeError> {
+pub(super) fn check_reference(call: &Call<'_>, reference: &str) -> Result<(), RuntimeError> {
     let known = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'/' | b':' | b'@' | b'+')
     };

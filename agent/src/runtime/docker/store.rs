@@ -6,7 +6,7 @@ use bollard::query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuil
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
-use tug_api::image::Shape;
+use tug_api::image::{ImageName, Resolved, Shape};
 use tug_model::Digest;
 
 use super::{Docker, Operation, RuntimeError, deadline, unsigned};
@@ -36,6 +36,39 @@ impl ImageStore for Docker {
                 .try_filter_map(|shape| async move { Ok(shape.map(|shape| shape.layers)) })
                 .try_collect()
                 .await
+        })
+    }
+
+    fn resolve<'a>(&'a self, name: &'a ImageName) -> Answer<'a, Option<Resolved>> {
+        Box::pin(async move {
+            let here = self.find_image(&name.reference, name.platform.as_deref()).await?;
+            let Some(id) = here.and_then(|id| Digest::parse(&id).ok()) else { return Ok(None) };
+            let call = self.call(Operation::Image, &name.reference);
+            let image = id.to_string();
+            let found = call
+                .within(deadline::READ, |client| async move { client.inspect_image(&image).await })
+                .await?;
+            let named = found.repo_digests.unwrap_or_default();
+            let digest = named.iter().find_map(|named| {
+                let (repository, digest) = named.split_once('@')?;
+                Digest::parse(digest)
+                    .ok()
+                    .filter(|_| repository_of(repository) == repository_of(&name.reference))
+            });
+            let tagged_at = found.metadata.and_then(|metadata| metadata.last_tag_time);
+            let tagged_at = tagged_at.as_deref().and_then(super::inspect::parse_time).unwrap_or_default();
+            Ok(Some(Resolved { id: Some(id), digest, tagged_at }))
+        })
+    }
+
+    fn registry_digest<'a>(&'a self, reference: &'a str) -> Answer<'a, Option<Digest>> {
+        Box::pin(async move {
+            let call = self.call(Operation::Image, reference);
+            super::images::check_reference(&call, reference)?;
+            let asked = call.within(deadline::REGISTRY, |client| async move {
+                client.inspect_registry_image(reference, None).await
+            });
+            Ok(asked.await?.descriptor.digest.and_then(|digest| Digest::parse(&digest).ok()))
         })
     }
 
@@ -94,6 +127,39 @@ impl Docker {
         let layers = found.root_fs.and_then(|root| root.layers).unwrap_or_default();
         let layers: Result<Vec<Digest>, _> = layers.iter().map(|layer| Digest::parse(layer)).collect();
         let size = tug_model::Bytes(unsigned(found.size));
-        Ok(layers.ok().map(|layers| Shape { layers, size }))
+        let platform = match (found.os, found.architecture) {
+            (Some(os), Some(arch)) => format!("{os}/{arch}"),
+            (_, None) | (None, _) => String::new(),
+        };
+        Ok(layers.ok().map(|layers| Shape { layers, size, platform }))
+    }
+}
+
+/// The part of an image's name that says where it is from, in its shortest form.
+fn repository_of(name: &str) -> &str {
+    let name = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => path,
+        Some(_) | None => name,
+    };
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_has_many_names() {
+        for (name, repository) in [
+            ("nginx", "nginx"),
+            ("nginx:1.27", "nginx"),
+            ("docker.io/library/nginx:1.27", "nginx"),
+            ("docker.io/me/app", "me/app"),
+            ("host:5000/app", "host:5000/app"),
+            ("host:5000/app:1", "host:5000/app"),
+        ] {
+            assert_eq!(repository_of(name), repository, "{name}");
+        }
     }
 }

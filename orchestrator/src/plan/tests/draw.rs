@@ -135,24 +135,17 @@ impl Drawing {
                 Some(("mem", value)) => info.capacity.memory = Bytes(number::<u64>(value) << 20),
                 Some(("role", value)) => role = if value == "worker" { Role::Worker } else { Role::Manager },
                 Some(("drain", value)) => availability = draining(value),
-                Some((how @ ("lost" | "losses" | "vanished" | "back" | "word"), at)) => {
-                    connection(&mut seen, how, at);
-                }
                 Some(("enginedown", age)) => engine = down(number(age), false),
                 Some(("enginegone", age)) => engine = down(number(age), true),
-                Some(("deaf", at)) => {
-                    seen.deaf = Some(Deaf { since: Timestamp(number(at)), reason: "timed out".into() });
-                }
                 Some(("leased", at)) => {
                     self.leased.insert(id.clone(), Timestamp(number(at)));
                 }
                 Some(("arch", value)) => info.arch = value.into(),
-                Some(("acked", value)) => seen.acked = Revision(number(value)),
                 Some(("follows", value)) => following.generation = Revision(number(value)),
-                Some((label, value)) => {
-                    let key = label.strip_prefix("label:").unwrap();
-                    info.labels.insert(key.into(), value.into());
-                }
+                Some((word, value)) => match word.strip_prefix("label:") {
+                    Some(key) => drop(info.labels.insert(key.into(), value.into())),
+                    None => see(&mut seen, word, value),
+                },
                 None => match *word {
                     "lost" => seen.lose(NOW),
                     "awaited" => (seen.connected, has_reported) = (false, false),
@@ -236,6 +229,34 @@ impl Drawing {
             self.projects.into_iter().map(|(name, spec)| (name, Arc::new(stored(spec)))).collect();
         self.world
     }
+}
+
+/// What the control plane itself has seen of a node.
+fn see(seen: &mut NodeObserved, word: &str, value: &str) {
+    match word {
+        "lost" => value.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
+        "back" => {
+            seen.back_at = Some(Timestamp(number(value)));
+            (seen.connected, seen.acked) = (true, REVISION);
+        }
+        "vanished" => {
+            seen.received_at = Timestamp(number(value));
+            seen.lose(seen.received_at.plus(Millis::from_secs(3)));
+            seen.silent_since = Some(seen.received_at);
+        }
+        "word" => seen.received_at = Timestamp(number(value)),
+        "losses" => {
+            value.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
+            (seen.connected, seen.acked) = (true, REVISION);
+        }
+        "deaf" => seen.deaf = Some(Deaf { since: Timestamp(number(value)), reason: "timed out".into() }),
+        "acked" => seen.acked = Revision(number(value)),
+        other => panic!("{other}"),
+    }
+}
+
+fn down(age: u64, doomed: bool) -> Engine {
+    Engine::Down { reason: "refused".into(), age: Millis(age), doomed }
 }
 
 /// `AT`, or `AT+DEADLINE`.
@@ -340,29 +361,6 @@ pub(crate) fn port(text: &str, mode: PortMode) -> Port {
         mode,
         app_protocol: None,
     }
-}
-
-/// How a connection went, and when.
-fn connection(seen: &mut NodeObserved, how: &str, at: &str) {
-    let times: Vec<Timestamp> = at.split(',').map(|at| Timestamp(number(at))).collect();
-    match how {
-        "lost" | "losses" => times.iter().for_each(|at| seen.lose(*at)),
-        "vanished" => {
-            seen.received_at = times[0];
-            seen.lose(times[0].plus(Millis::from_secs(3)));
-            seen.silent_since = Some(times[0]);
-        }
-        "back" => seen.back_at = Some(times[0]),
-        "word" => seen.received_at = times[0],
-        other => panic!("{other}"),
-    }
-    if matches!(how, "losses" | "back") {
-        (seen.connected, seen.acked) = (true, REVISION);
-    }
-}
-
-fn down(age: u64, doomed: bool) -> Engine {
-    Engine::Down { reason: "refused".into(), age: Millis(age), doomed }
 }
 
 /// How a node sees a task; `unseen`: not at all.

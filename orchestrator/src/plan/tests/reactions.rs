@@ -142,7 +142,6 @@ fn what_a_dead_engine_will_end_has_successors_before_all_at_once() {
         create shop.web.2 on n3: replaces shop.web.2.5: the Docker Engine of node n1 does not answer
         - shop.web.1: shop.web.1.5 stays until its successor is healthy
         - shop.web.2: shop.web.2.5 stays until its successor is healthy
-        look again at 108000
         ",
     );
     check(
