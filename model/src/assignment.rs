@@ -39,7 +39,10 @@ pub struct Assignment {
 
 /// One run of a control plane, from opening its store to closing it. What it found there is all that earlier runs have ever
 /// told anybody; where it is less, the store is a copy from before.
+///
+/// Written as one word, `AT.FOUND`, so that it may stand in a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Run {
     /// When it began. Two runs that began with the same commit differ in this.
     pub at: Timestamp,
@@ -119,6 +122,27 @@ impl Assignment {
     }
 }
 
+impl From<Run> for String {
+    fn from(run: Run) -> Self {
+        format!("{}.{}", run.at.0, run.found.0)
+    }
+}
+
+impl TryFrom<String> for Run {
+    type Error = NoRun;
+
+    fn try_from(text: String) -> Result<Self, NoRun> {
+        let parts = text.split_once('.');
+        let numbers = parts.and_then(|(at, found)| Some((at.parse().ok()?, found.parse().ok()?)));
+        numbers.map(|(at, found)| Self { at: Timestamp(at), found: Revision(found) }).ok_or(NoRun(text))
+    }
+}
+
+/// What should be a [`Run`] is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is no run of a control plane", .0.escape_default())]
+pub struct NoRun(String);
+
 impl Run {
     /// Whether `next` knows what `ours` told as of `generation`. A copy of a store from before that counts on by itself: its
     /// numbers become greater, and mean something else.
@@ -170,4 +194,20 @@ pub enum Refusal {
         /// What the control plane began with.
         found: Revision,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_one_word() {
+        let run = Run { at: Timestamp(1_700), found: Revision(12) };
+        let json = serde_json::to_string(&run).unwrap();
+        assert_eq!(json, "\"1700.12\"");
+        assert_eq!(serde_json::from_str::<Run>(&json).unwrap(), run);
+        for wrong in ["\"\"", "\"12\"", "\"a.1\"", "\"1.-2\"", "{}"] {
+            assert!(serde_json::from_str::<Run>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -105,9 +105,10 @@ impl Engine {
     fn goes_on_from(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (Self::Up, Self::Up) => true,
-            (Self::Down { reason, age }, Self::Down { reason: earlier, age: younger }) => {
-                reason == earlier && age >= younger
-            }
+            (
+                Self::Down { reason, age, doomed },
+                Self::Down { reason: earlier, age: younger, doomed: was_doomed },
+            ) => (reason, doomed) == (earlier, was_doomed) && age >= younger,
             (Self::Up | Self::Down { .. }, _) => false,
         }
     }

@@ -161,7 +161,8 @@ impl Machine {
             }
         };
         let flaps_until = observed.and_then(|observed| flaps_until(observed, now));
-        let long = absence.map(|it| it.since.plus(it.after.max(world.timing.lost_after)));
+        let long =
+            absence.filter(|it| it.silent).map(|it| it.since.plus(it.after.max(world.timing.lost_after)));
         let is_long_dead = is_over && long.is_some_and(|at| now >= at);
         let times = [absence.map(|it| it.since.plus(it.after)), long, deadline(world, node, now)];
         let next = times.into_iter().flatten().filter(|at| *at > now).min();

@@ -236,6 +236,10 @@ impl Drawing {
 fn see(seen: &mut NodeObserved, word: &str, value: &str) {
     match word {
         "lost" => value.split(',').for_each(|at| seen.lose(Timestamp(number(at)))),
+        "back" => {
+            seen.back_at = Some(Timestamp(number(value)));
+            (seen.connected, seen.acked) = (true, REVISION);
+        }
         "vanished" => {
             seen.received_at = Timestamp(number(value));
             seen.lose(seen.received_at.plus(Millis::from_secs(3)));

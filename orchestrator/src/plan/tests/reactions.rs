@@ -76,8 +76,8 @@ fn who_has_not_spoken_for_long_may_have_gone_with_the_one_that_is_lost() {
     check(
         &drawing(97_000),
         "
-        brake: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
         - shop.web.1: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
+        brake: 1 of 3 nodes went away at once, so nothing is moved until one of them is back
         look again at 101000
         ",
     );
