@@ -10,6 +10,7 @@ mod follow;
 mod intake;
 mod jobs;
 mod lease;
+mod obtain;
 mod private;
 mod pulse;
 mod report;

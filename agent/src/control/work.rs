@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tug_api::error::chain;
-use tug_model::spec::container::PullPolicy;
-use tug_model::{Digest, TaskId, Timestamp};
+use tug_model::{TaskId, Timestamp};
 
 use super::configs::ConfigFiles;
 use super::lease;
+use super::obtain::{self, ImageError};
 use super::private::{OwnState, Private};
-use crate::image::{FetchError, Images, Otherwise};
+use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::ledger::Ledger;
 use crate::ledger::LedgerError;
@@ -116,17 +116,8 @@ pub(super) enum StepError {
     Config(#[from] super::configs::ConfigError),
     #[error(transparent)]
     OwnState(#[from] OwnState),
-    #[error("image `{0}` is not on this node, and its pull policy is `never`")]
-    NoImage(String),
-    #[error("image `{0}` is not on this node for platform `{1}`, and its pull policy is `never`")]
-    NoImageFor(String, String),
-    #[error("image `{name}` ({}) is not on this node", image.short())]
-    NotHad {
-        name: String,
-        image: Digest,
-        #[source]
-        source: FetchError,
-    },
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("network `{0}` is still in use")]
     NetworkInUse(String),
     #[error("task `{0}` is no longer assigned")]
@@ -162,7 +153,7 @@ pub(super) async fn take(tools: Arc<Tools>, orders: Arc<Orders>, key: Key, steps
             Err(error) => {
                 let reason = chain(&error);
                 tracing::warn!(%step, reason, "failed");
-                let runtime = if let StepError::Runtime(error) = &error { Some(error) } else { None };
+                let runtime = error.runtime();
                 outcome.failed = Some(Failed {
                     engine_down: runtime.is_some_and(RuntimeError::is_engine_down),
                     not_found: runtime.is_some_and(RuntimeError::is_not_found),
@@ -221,7 +212,7 @@ pub(super) async fn carry_out<'a>(
 async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made>, StepError> {
     let runtime = &tools.runtime;
     Ok(match step {
-        Step::Fetch(wanted) => Some(Made::Image(wanted.clone(), fetch(tools, orders, wanted).await?)),
+        Step::Fetch(wanted) => Some(Made::Image(wanted.clone(), obtain::image(tools, orders, wanted).await?)),
         Step::EnsureNetwork { project, key, .. } => {
             let network = orders.resources(project).and_then(|all| all.networks.get(key));
             let Some(network) = network else { return Ok(None) };
@@ -250,6 +241,21 @@ async fn make(tools: &Tools, orders: &Orders, step: &Step) -> Result<Option<Made
     })
 }
 
+// === impl StepError ===
+
+impl StepError {
+    /// The engine's error, if it is one.
+    fn runtime(&self) -> Option<&RuntimeError> {
+        if let Self::Runtime(error)
+        | Self::Image(ImageError::Runtime(error) | ImageError::NotPulled { source: error, .. }) = self
+        {
+            Some(error)
+        } else {
+            None
+        }
+    }
+}
+
 // === impl Tools ===
 
 impl Tools {
@@ -259,59 +265,6 @@ impl Tools {
             *place = Some(self.engine.acquire().await.expect("the semaphore is never closed"));
         }
     }
-}
-
-/// The id of an image, from the node or from a registry.
-async fn fetch(tools: &Tools, orders: &Orders, wanted: &ImageWanted) -> Result<String, StepError> {
-    // An id names one image only, which is for whatever platform it was built for.
-    let pinned = Digest::parse(&wanted.reference).ok();
-    let platform = wanted.platform.as_deref().filter(|_| pinned.is_none());
-    let here = match (wanted.policy, platform) {
-        (PullPolicy::Always, _) => None,
-        (PullPolicy::Missing | PullPolicy::Never, None) => {
-            tools.runtime.image_present(&wanted.reference).await?
-        }
-        (PullPolicy::Missing | PullPolicy::Never, Some(platform)) => {
-            tools.runtime.image_present_for(&wanted.reference, platform).await?
-        }
-    };
-    if let Some(id) = here {
-        return Ok(id);
-    }
-    let meant = wanted.pin.as_deref().and_then(|pin| Digest::parse(pin).ok());
-    if let Some(meant) = &meant
-        && let Some(id) = tools.runtime.image_present(meant.as_str()).await?
-    {
-        return Ok(id);
-    }
-    let (notes, image) = (tools.notes.clone(), wanted.clone());
-    let progress = Box::new(move |text: String| {
-        // Nobody listens any more when the agent stops.
-        let _ = notes.send(Note::Progress(image.clone(), text));
-    });
-    let has_registry = pinned.is_none() && wanted.policy != PullPolicy::Never;
-    let otherwise = if has_registry { Otherwise::Registry } else { Otherwise::Nothing };
-    if let Some(image) = pinned.or(meant) {
-        match tools.images.fetch(&image, otherwise, &*progress).await {
-            Ok(()) => return Ok(image.to_string()),
-            Err(error) if has_registry => {
-                tracing::info!(%image, reason = chain(&error), "not from another node");
-            }
-            Err(source) => {
-                let name = orders.image_name(image.as_str()).unwrap_or(&wanted.reference).to_owned();
-                return Err(StepError::NotHad { name, image, source });
-            }
-        }
-    }
-    if wanted.policy == PullPolicy::Never {
-        let reference = wanted.reference.clone();
-        return Err(match platform {
-            Some(platform) => StepError::NoImageFor(reference, platform.to_owned()),
-            None => StepError::NoImage(reference),
-        });
-    }
-    progress(String::from("from the registry"));
-    Ok(tools.runtime.pull(&wanted.reference, wanted.platform.as_deref(), progress).await?)
 }
 
 fn request(

@@ -89,6 +89,17 @@ async fn an_image_that_a_registry_has_under_a_digest_comes_from_there_when_no_no
     let pulls: Vec<String> = machine.engine.log().into_iter().map(|(_, text)| text).collect();
     assert!(pulls.contains(&format!("pull host:5000/nginx@{digest}")), "{pulls:?}");
 
+    // And when that has not got it either, both are said.
+    let mut missing = template.clone();
+    missing.container.image = "host:5000/missing:1".to_owned();
+    agent.assign(&told(2, &missing, &[2])).await;
+    agent.until("asking again", |report| report.lacks == [image.id()].into()).await;
+    agent.client.exchange(&nowhere).await.unwrap();
+    let report = agent.until("refused", |report| refusal(report).is_some()).await;
+    let said = refusal(&report).unwrap();
+    assert!(said.contains("comes from no other node (no node has it"), "{said}");
+    assert!(said.contains("cannot be pulled: pull image") && said.ends_with("no such tag"), "{said}");
+
     // Another machine has it already, and asks nobody.
     let machine = Machine::new();
     machine.engine.store().put(&image);
