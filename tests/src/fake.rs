@@ -117,10 +117,10 @@ impl Engine {
     }
 
     /// Looks at every container, ours or not.
-    pub fn look<T>(&self, mut each: impl FnMut(&Container) -> Option<T>) -> Vec<T> {
+    pub fn look<T>(&self, each: impl FnMut(&Container) -> Option<T>) -> Vec<T> {
         let mut shared = self.lock();
         shared.sweep();
-        shared.containers.values().filter_map(|container| each(container)).collect()
+        shared.containers.values().filter_map(each).collect()
     }
 
     /// Every container, ours or not.

@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 
 pub use action::{Action, ControlAction, Direction, Ledger, Moment, NodeAction, Request};
 pub use cluster::Cluster;
-pub(crate) use link::Link;
+pub(crate) use link::{Cable, Link};
 pub use story::Story;
 
 /// What one run did, and how it ended.

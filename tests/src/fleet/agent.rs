@@ -30,7 +30,7 @@ use tug_model::spec::service::Port;
 use tug_model::task::Desired;
 use tug_model::{Bytes as Size, Millis, NanoCpus, NodeId, ProjectName, ServiceName, TaskId};
 
-use crate::sim::Link;
+use crate::sim::{Cable, Link};
 
 /// Larger than anything that is sent.
 const LARGEST: usize = 1 << 30;
@@ -137,7 +137,7 @@ impl Agent {
                 Ok::<_, Infallible>(answering.await.map_or_else(failed, |Ok(response)| response))
             }
         });
-        Link::channel(Router::new().fallback_service(elsewhere), cut, Duration::ZERO)
+        Link::channel(Router::new().fallback_service(elsewhere), cut, watch::channel(Cable::WHOLE).1, 0)
     }
 
     /// Its connection is lost.

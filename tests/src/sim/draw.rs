@@ -128,11 +128,11 @@ fn project(dice: &mut fastrand::Rng) -> tug_model::spec::Project {
         let before = number.checked_sub(1).map(|earlier| SERVICES[earlier]);
         services.insert((*name).to_owned(), service(dice, before));
     }
-    whole(&project, Value::Object(services))
+    whole(&project, &Value::Object(services))
 }
 
 /// A project of these services, with a network and a volume.
-pub(super) fn whole(project: &ProjectName, services: Value) -> tug_model::spec::Project {
+pub(super) fn whole(project: &ProjectName, services: &Value) -> tug_model::spec::Project {
     let volumes = json!({"data": {"engine_name": format!("{project}_data")}});
     let networks = json!({"default": {"engine_name": format!("{project}_default")}});
     let spec = json!({"name": project, "services": services, "volumes": volumes, "networks": networks});

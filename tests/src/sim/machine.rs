@@ -229,7 +229,7 @@ impl Machine {
 
     fn show_cable(&mut self) {
         let time = self.flaps_since.map_or(0, |since| since.elapsed().as_secs() / FLAP.as_secs());
-        let passes = self.powered && !*self.frozen.borrow() && time % 2 == 0;
+        let passes = self.powered && !*self.frozen.borrow() && time.is_multiple_of(2);
         let cable = Cable {
             orders: self.wanted.orders && passes,
             reports: self.wanted.reports && passes,

@@ -13,6 +13,7 @@ use tug_model::{Millis, ProjectName, Timestamp};
 use super::action::{Action, ControlAction, Direction, Ledger, Moment, NodeAction, Request};
 use super::cluster::Cluster;
 use super::link::Cable;
+use super::machine::Machine;
 
 /// How long something is waited for that an agent is to be killed after.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -118,6 +119,7 @@ impl Cluster {
         node.start_agent().await
     }
 
+    #[expect(clippy::cognitive_complexity, reason = "one arm for each action")]
     async fn control(&mut self, action: ControlAction) -> Result<()> {
         match action {
             ControlAction::Crash => {
@@ -132,7 +134,7 @@ impl Cluster {
             }
             ControlAction::Toggle => self.plane.start().await,
             ControlAction::Usurp if self.plane.is_foreign() => self.plane.return_ours().await,
-            ControlAction::Usurp if self.nodes.iter().all(|node| node.is_ours()) => {
+            ControlAction::Usurp if self.nodes.iter().all(Machine::is_ours) => {
                 self.remember();
                 self.plane.usurp().await
             }

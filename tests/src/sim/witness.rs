@@ -59,7 +59,7 @@ impl Witness {
 
     /// The orchestrator goes: this is the last that it decided.
     pub(super) fn left(&mut self, state: Option<Arc<State>>) {
-        self.state = state.or(self.state.take());
+        self.state = state.or_else(|| self.state.take());
     }
 
     /// A copy of the store was brought back.
@@ -95,7 +95,7 @@ fn no_slot_has_more_than_two(state: &State) -> Result<()> {
 
 /// An agent ends no container of a task that is to run or drains, whoever is in charge and whoever is not.
 fn nothing_that_is_to_run_is_ended(cluster: &Cluster) -> Result<()> {
-    for node in cluster.nodes.iter() {
+    for node in &cluster.nodes {
         for task in node.engine.take_ended() {
             let tasks = cluster.witness.state.as_ref().map(|state| &state.tasks);
             let desired = tasks.and_then(|tasks| tasks.get(&task)).map(|task| task.desired);

@@ -246,10 +246,6 @@ fn see(seen: &mut NodeObserved, word: &str, value: &str) {
             seen.silent_since = Some(seen.received_at);
         }
         "word" => seen.received_at = Timestamp(number(value)),
-        "back" => {
-            seen.back_at = Some(Timestamp(number(value)));
-            (seen.connected, seen.acked) = (true, REVISION);
-        }
         "losses" => {
             value.split(',').for_each(|at| seen.lose(Timestamp(number(at))));
             (seen.connected, seen.acked) = (true, REVISION);

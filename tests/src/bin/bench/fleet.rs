@@ -78,7 +78,7 @@ async fn place(fleet: &Fleet, nodes: u32, add: &mut impl FnMut(&str, &str, f64))
     fleet.acknowledged().await?;
     add("acknowledged", "ms", millis(begun.elapsed()));
     fleet.settled().await?;
-    add("processor per task", "us", (control_time()? - cpu).as_secs_f64() * 1e6 / tasks);
+    add("processor per task", "us", control_time()?.saturating_sub(cpu).as_secs_f64() * 1e6 / tasks);
     let grown = u32::try_from(resident_kib("VmRSS")?.saturating_sub(memory))?;
     add("memory per task", "KiB", f64::from(grown) / tasks);
     add("told per task", "B", bytes(fleet.traffic().told().bytes) / tasks);
@@ -89,7 +89,11 @@ async fn place(fleet: &Fleet, nodes: u32, add: &mut impl FnMut(&str, &str, f64))
 async fn rest(add: &mut impl FnMut(&str, &str, f64)) -> Result<()> {
     let cpu = control_time()?;
     sleep(REST).await;
-    add("processor at rest", "%", (control_time()? - cpu).as_secs_f64() * 100.0 / REST.as_secs_f64());
+    add(
+        "processor at rest",
+        "%",
+        control_time()?.saturating_sub(cpu).as_secs_f64() * 100.0 / REST.as_secs_f64(),
+    );
     Ok(())
 }
 
@@ -106,7 +110,7 @@ async fn changes(fleet: &Fleet, nodes: u32, add: &mut impl FnMut(&str, &str, f64
         add(&format!("{what}: decided"), "ms", millis(begun.elapsed()));
         fleet.settled().await?;
         let spent = fleet.traffic() - before;
-        add(&format!("{what}: processor"), "ms", millis(control_time()? - cpu));
+        add(&format!("{what}: processor"), "ms", millis(control_time()?.saturating_sub(cpu)));
         add(&format!("{what}: assignments"), "", bytes(spent.assignments.messages));
         add(&format!("{what}: to all"), "B", bytes(spent.told().bytes));
         add(&format!("{what}: to each"), "B", bytes(spent.told().bytes) / f64::from(nodes));
@@ -126,13 +130,13 @@ async fn lose_one(fleet: &Fleet, nodes: u32, add: &mut impl FnMut(&str, &str, f6
         tasks.filter(|task| task.node != lost).count() == running
     });
     tokio::time::timeout(Duration::from_secs(300), replaced).await??;
-    let last = begun.elapsed();
+    let took = begun.elapsed();
     let allowed = fleet.handle.view.borrow().world.timing.lost_after.duration();
-    add("lost: last decision", "ms", millis(last));
-    add("lost: beyond its time", "ms", millis(last.saturating_sub(allowed)));
+    add("lost: last decision", "ms", millis(took));
+    add("lost: beyond its time", "ms", millis(took.saturating_sub(allowed)));
     fleet.settled().await?;
     let spent: Traffic = fleet.traffic() - before;
-    add("lost: processor", "ms", millis(control_time()? - cpu));
+    add("lost: processor", "ms", millis(control_time()?.saturating_sub(cpu)));
     add("lost: to each other", "B", bytes(spent.told().bytes) / f64::from(nodes - 1));
     Ok(())
 }

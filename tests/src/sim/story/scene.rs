@@ -59,7 +59,7 @@ impl Scene {
         let mut services: serde_json::Map<_, _> =
             self.wanted.iter().map(|(name, count)| (name.to_string(), replicated(*count))).collect();
         services.insert("every".to_owned(), draw::plain("good:1", &json!("global")));
-        let spec = draw::whole(&project()?, services.into());
+        let spec = draw::whole(&project()?, &services.into());
         self.act(Action::Ask(Request::Apply(Box::new(spec)))).await
     }
 
