@@ -76,10 +76,13 @@ async fn every_command_of_the_readme_works() -> Result<()> {
         if shown.starts_with("tug token create") {
             line_to_paste = out.to_string();
         }
-        ensure!(
-            shown != "tug node ls" || line_to_paste.is_empty() || out.matches("ready").count() == 3,
-            "{out}"
-        );
+        if shown == "tug node ls" && !line_to_paste.is_empty() {
+            ensure!(out.matches("ready").count() == 3, "{out}");
+            // In one Engine networks are known by their names: what is spread over machines takes hosts of their own.
+            for machine in &machines {
+                tug.ok(&["node", "rm", "--yes", machine.node()]).await?;
+            }
+        }
         if shown == "cargo xtask demo" {
             crate::demo::nothing_is_left(temporary.path()).await?;
         }

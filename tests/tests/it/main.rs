@@ -4,5 +4,6 @@
 mod exclusive;
 mod fleet;
 mod limits;
+mod membership;
 mod simulation;
 mod tidy;
