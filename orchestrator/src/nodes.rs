@@ -23,7 +23,7 @@ mod lease;
 mod push;
 mod session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ use crate::store::Store;
 
 /// At most one publication in this time: reports come in bursts.
 const PACE: Duration = Duration::from_millis(10);
+/// While a node is missed, that the others speak is published so often.
+const SIGNS: Millis = Millis(250);
 /// An agent that acknowledged an assignment and after this time still reports another one is told again.
 const PATIENCE: Millis = Millis::from_secs(3);
 
@@ -77,6 +79,10 @@ struct Known {
     observed: Observed,
     connections: BTreeMap<NodeId, Connection>,
     last_number: u64,
+    /// The nodes whose connections are lost.
+    missed: BTreeSet<NodeId>,
+    /// When signs were last published.
+    signs_at: Timestamp,
 }
 
 /// The newest session of a node, connected or not.
@@ -202,6 +208,7 @@ impl Nodes {
             connection.ending.cancel();
         }
         known.observed.nodes.remove(node);
+        known.missed.remove(node);
         drop(known);
         self.0.changed.notify_one();
     }
@@ -296,16 +303,24 @@ impl Shared {
             observed.report = Some(Arc::new(report));
             observed.received_at = now;
         });
+        known.missed.remove(&session.node);
         known.settle(&session.node);
         drop(known);
         self.changed.notify_one();
     }
 
-    /// The agent said that everything stands as it did: nobody need look at anything.
+    /// The agent said that everything stands as it did: nobody need look at anything, unless another node is missed. Then
+    /// it counts who has spoken since.
     fn heard_the_same(&self, session: &Session) {
         let now = self.clock.now();
-        if let Some(connection) = self.known().current(session) {
-            connection.hear(now);
+        let mut known = self.known();
+        let Some(connection) = known.current(session) else { return };
+        connection.hear(now);
+        known.update(&session.node, |observed| observed.received_at = now);
+        if !known.missed.is_empty() && now.since(known.signs_at) >= SIGNS {
+            known.signs_at = now;
+            drop(known);
+            self.changed.notify_one();
         }
     }
 
@@ -357,6 +372,7 @@ impl Shared {
         connection.client = None;
         connection.told = None;
         known.update(&session.node, |observed| observed.lose(now));
+        known.missed.insert(session.node.clone());
         drop(known);
         self.changed.notify_one();
     }

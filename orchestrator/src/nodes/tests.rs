@@ -211,6 +211,19 @@ async fn a_silent_node_is_not_connected_and_cannot_be_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silence_begins_with_the_last_sign_however_old_the_last_report_is() {
+    let mut bench = Bench::new().await;
+    bench.connect();
+    bench.until(|it| it.connected && it.is_level).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    bench.agent.behave(|it| it.is_silent = true);
+    let lost = bench.until(|it| !it.connected).await;
+    let silent = lost.lost_at.unwrap().since(lost.silent_since.unwrap());
+    assert!(silent >= Millis::from_secs(2) && silent <= Millis::from_secs(4), "{silent:?}");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_newer_session_takes_the_place_of_the_older() {
     let mut bench = Bench::new().await;
     bench.connect();
