@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tug_model::task::Desired;
 use tug_model::{Millis, TaskId};
 
 use super::scene::{A_START, MOVED, NOTICED, Scene, TIDY};
@@ -131,8 +132,12 @@ pub(super) async fn lost_during_change(scene: &mut Scene) -> Result<()> {
         scene.on(node, NodeAction::Mend).await?;
     }
     let all = scene.wanted.values().map(|count| u64::from(*count)).sum::<u64>();
-    let replaced =
-        move |scene: &Scene| scene.is_whole() && scene.tasks().keys().all(|task| !old.contains(task));
+    // What is on a machine that does not come back has nobody to say that it is gone.
+    let replaced = move |scene: &Scene| {
+        let tasks = scene.tasks();
+        let mut running = tasks.iter().filter(|(_, desired)| **desired == Desired::Run);
+        scene.is_whole() && running.all(|(task, _)| !old.contains(task))
+    };
     let limit = 2 * (NOTICED + MOVED) + 60_000 + all * (A_START + 45_000);
     scene.until(limit, "the new version takes over", replaced).await?;
     scene.on(node, NodeAction::PowerOn).await?;
