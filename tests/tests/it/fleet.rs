@@ -45,8 +45,9 @@ async fn one_change_costs_the_same_in_a_small_and_in_a_large_cluster() {
         fleet.end().await.unwrap();
     }
     let [(small, small_each), (large, large_each)] = costs[..] else { panic!() };
-    // A larger cluster has longer numbers, and its services are spread over more nodes.
-    assert!(large < small + small / 4, "{small} bytes became {large}");
+    // A larger cluster has longer numbers, the tasks of one node are of more services, and its services are spread over more
+    // nodes.
+    assert!(large < small * 2, "{small} bytes became {large}");
     assert!(large_each < small_each * 3, "{small_each} bytes for each agent became {large_each}");
 }
 
