@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tug_model::task::Desired;
 use tug_model::{Millis, TaskId};
 
-use super::scene::{A_START, MOVED, NOTICED, Scene, TIDY};
+use super::scene::{A_START, MISSED, Scene, TIDY};
 use crate::fake::Faults;
 use crate::sim::action::{Action, Direction, Ledger, Moment, NodeAction, Request};
 
@@ -22,7 +22,7 @@ pub(super) async fn agent_trouble(scene: &mut Scene) -> Result<()> {
             1 => NodeAction::LoseLedger(Ledger::Assignment, damaged),
             2 => NodeAction::LoseLedger(Ledger::Restarts, damaged),
             3 => NodeAction::Redial,
-            _ => NodeAction::Freeze(Duration::from_secs(scene.dice.u64(1..9))),
+            _ => NodeAction::Freeze(Duration::from_secs(scene.dice.u64(1..3))),
         };
         scene.on(node, happens).await?;
         scene.pass(10_000).await?;
@@ -138,7 +138,7 @@ pub(super) async fn lost_during_change(scene: &mut Scene) -> Result<()> {
         let mut running = tasks.iter().filter(|(_, desired)| **desired == Desired::Run);
         scene.is_whole() && running.all(|(task, _)| !old.contains(task))
     };
-    let limit = 2 * (NOTICED + MOVED) + 60_000 + all * (A_START + 45_000);
+    let limit = 2 * MISSED + 60_000 + all * (A_START + 45_000);
     scene.until(limit, "the new version takes over", replaced).await?;
     scene.on(node, NodeAction::PowerOn).await?;
     scene.on(node, NodeAction::Mend).await?;

@@ -13,10 +13,12 @@ use crate::sim::{draw, invariant};
 
 /// How long anything that is to be made takes at most: fetched, made, started, probed.
 pub(super) const A_START: u64 = 6_000;
-/// A silent node is noticed after so long.
-pub(super) const NOTICED: u64 = 3_000;
-/// And then its tasks are moved after so long.
-pub(super) const MOVED: u64 = 10_000;
+/// So long a node may be silent without anything being moved.
+pub(super) const PATIENCE: u64 = 2_500;
+/// After so long its tasks are moved: four seconds after its last word, if nobody is in doubt.
+pub(super) const MOVED: u64 = 5_000;
+/// The same if it did not fall silent but closed its connection, or takes no orders.
+pub(super) const MISSED: u64 = 11_000;
 /// Duplicates end in so much time after everything is whole again: it is dialled within two seconds.
 pub(super) const TIDY: u64 = 10_000;
 const STEP: u64 = 250;

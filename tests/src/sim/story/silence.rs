@@ -6,19 +6,19 @@ use anyhow::{Context, Result, ensure};
 use tug_model::task::Desired;
 use tug_model::{ServiceName, Slot};
 
-use super::scene::{A_START, MOVED, NOTICED, Scene, TIDY};
+use super::scene::{A_START, MISSED, MOVED, PATIENCE, Scene, TIDY};
 use crate::sim::action::{Action, Direction, NodeAction};
 
-/// It is left alone for ten seconds, then its tasks run elsewhere; when it is back, its duplicates end.
+/// It is left alone for a moment, then its tasks run elsewhere; when it is back, its duplicates end.
 pub(super) async fn silent_node(scene: &mut Scene) -> Result<()> {
     let node = scene.any_node();
     let loses_power = scene.dice.bool();
     let tasks = scene.tasks();
     let lost = if loses_power { NodeAction::PowerOff } else { NodeAction::Cut(Direction::Both) };
     scene.on(node, lost).await?;
-    scene.pass(MOVED - 500).await?;
+    scene.pass(PATIENCE).await?;
     ensure!(tasks == scene.tasks(), "something is moved too early");
-    scene.all_serve(NOTICED + 500 + A_START).await.context("the tasks of a silent machine run elsewhere")?;
+    scene.all_serve(MOVED - PATIENCE + A_START).await.context("the tasks of a silent machine run elsewhere")?;
     let long = scene.dice.u64(0..120_000);
     scene.pass(long).await?;
     scene.on(node, if loses_power { NodeAction::PowerOn } else { NodeAction::Mend }).await?;
@@ -32,7 +32,7 @@ pub(super) async fn quick_reboot(scene: &mut Scene) -> Result<()> {
     let node = scene.any_node();
     let tasks = scene.tasks();
     scene.on(node, NodeAction::PowerOff).await?;
-    let time = scene.dice.u64(500..8_000);
+    let time = scene.dice.u64(250..PATIENCE);
     scene.pass(time).await?;
     scene.on(node, NodeAction::PowerOn).await?;
     scene.until(TIDY, "the same tasks run again", Scene::is_tidy).await?;
@@ -109,7 +109,7 @@ pub(super) async fn deaf_node(scene: &mut Scene) -> Result<()> {
     };
     let all = scene.wanted.values().map(|count| u64::from(*count)).sum::<u64>();
     scene.copies = 3;
-    let limit = 2 * (NOTICED + MOVED) + 10_000 + all * (A_START + 12_000);
+    let limit = 2 * MISSED + 10_000 + all * (A_START + 12_000);
     scene.until(limit, "the new version runs elsewhere", elsewhere).await?;
     scene.on(node, NodeAction::Mend).await?;
     scene.until(30_000, "duplicates end", Scene::is_tidy).await?;
