@@ -18,7 +18,10 @@ pub(super) async fn silent_node(scene: &mut Scene) -> Result<()> {
     scene.on(node, lost).await?;
     scene.pass(PATIENCE).await?;
     ensure!(tasks == scene.tasks(), "something is moved too early");
-    scene.all_serve(MOVED - PATIENCE + A_START).await.context("the tasks of a silent machine run elsewhere")?;
+    scene
+        .all_serve(MOVED - PATIENCE + A_START)
+        .await
+        .context("the tasks of a silent machine run elsewhere")?;
     let long = scene.dice.u64(0..120_000);
     scene.pass(long).await?;
     scene.on(node, if loses_power { NodeAction::PowerOn } else { NodeAction::Mend }).await?;
