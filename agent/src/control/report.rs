@@ -175,7 +175,9 @@ impl Control {
         let mut phases = BTreeMap::new();
         for task in all {
             let phase = plan::phase(&view, task, &self.doing(&view, task));
-            let unseen = (!self.sight.has_looked() || self.jobs.is_busy(task)).then(|| {
+            // What was just worked on may be there although the last list does not have it.
+            let is_blind = !self.sight.has_looked() || !self.sight.is_settled(task);
+            let unseen = (is_blind || self.jobs.is_busy(task)).then(|| {
                 match orders.tasks().get(task).map(|assigned| assigned.desired) {
                     Some(Desired::Run | Desired::Drain { .. }) => Phase::Pending,
                     Some(Desired::Stop { .. }) | None => Phase::Stopping,

@@ -48,6 +48,7 @@ struct Inner {
     log: Vec<(Duration, String)>,
     began: tokio::time::Instant,
     is_down: bool,
+    list_takes: Duration,
     made: u32,
     working: usize,
     most_working: usize,
@@ -81,6 +82,7 @@ impl Engine {
                 log: Vec::new(),
                 began: tokio::time::Instant::now(),
                 is_down: false,
+                list_takes: Duration::from_millis(5),
                 made: 0,
                 working: 0,
                 most_working: 0,
@@ -106,6 +108,11 @@ impl Engine {
         if is_down {
             inner.listeners.clear();
         }
+    }
+
+    /// A list takes so long from now on.
+    pub(super) fn lists_within(&self, time: Duration) {
+        self.lock().list_takes = time;
     }
 
     /// Puts a container there, as if it had been made before.
@@ -275,8 +282,10 @@ impl Runtime for Engine {
     fn list(&self) -> Answer<'_, Vec<Found>> {
         Box::pin(async {
             self.check_up(Operation::List)?;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok(self.listed())
+            // It says how things stood when it was asked.
+            let (listed, takes) = (self.listed(), self.lock().list_takes);
+            tokio::time::sleep(takes).await;
+            Ok(listed)
         })
     }
 

@@ -180,3 +180,26 @@ async fn it_is_tried_again_and_again_while_the_engine_does_not_answer() {
     assert!(ended.0 <= back.0 + 600, "{ended} of {back}: before any look");
     agent.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_never_said_to_be_gone_however_slow_the_engine_lists_it() {
+    for late in (0..1_500).step_by(50).map(Duration::from_millis) {
+        let machine = Machine::new();
+        let agent = machine.agent().await;
+        agent.until("a first look", |report| !report.info.arch.is_empty()).await;
+        machine.engine.lists_within(Duration::from_millis(700));
+        agent.assign(&told(1, &exclusive(), &[1])).await;
+        agent.renew().await;
+        tokio::time::sleep(late).await;
+        agent.assign(&assignment(2, &exclusive(), &[(1, stop())])).await;
+        let report = agent
+            .until("gone", |report| {
+                let is_gone = report.following.generation.0 == 2 && report.tasks.is_empty();
+                assert!(!is_gone || !machine.runs(), "it is said to be gone after {late:?}, and runs");
+                is_gone
+            })
+            .await;
+        assert!(report.tasks.is_empty() && machine.engine.containers().is_empty());
+        agent.end().await;
+    }
+}
