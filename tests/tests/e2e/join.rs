@@ -9,18 +9,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tug_agent::identity::{Folder, Membership};
-use tug_api::Code;
-use tug_api::client::{CallError, Client};
-use tug_api::tls::Credentials;
 use tug_api::token::{TokenKind, TokenText};
-use tug_api::transport::Channel;
-use tug_api::user::NodeStatus;
-use tug_model::NodeId;
-use tug_tests::load::Load;
 use tug_tests::machine::{Machine, command_lines};
-use tug_tests::tug::{PATIENCE, Tug, free_port, service};
-
-use crate::hello_image;
+use tug_tests::tug::{PATIENCE, Tug, free_port};
 
 /// What standard error says.
 fn said(output: &Output) -> String {
@@ -38,77 +29,6 @@ async fn address_and_token(tug: &Tug, more: &[&str]) -> Result<(String, String)>
 
 fn membership(machine: &Machine) -> Result<Option<Membership>> {
     Ok(Folder::of(&machine.state_dir().join("agent")).load()?)
-}
-
-/// Asks the control plane as the machine, with its certificate.
-async fn whoami(machine: &Machine) -> Result<Result<(), CallError>> {
-    let membership = membership(machine)?.context("it is a node")?;
-    let server = membership.server(Some(&Credentials::new(&membership.identity)?))?;
-    Ok(Client::new(Channel::tls(server)).whoami().await.map(drop))
-}
-
-async fn until_node(tug: &Tug, what: &str, condition: impl Fn(&[NodeStatus]) -> bool) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if condition(&tug.client().nodes().await?) {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    anyhow::bail!("waited for {what}\n{}", tug.logs())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pasted_line_makes_a_second_node_which_works_until_it_is_removed() -> Result<()> {
-    let tug = Tug::start_reachable().await?;
-    let machine = Machine::new(&tug, "b")?;
-    machine.paste(&tug.ok(&["token", "create"]).await?).await?;
-    let nodes = tug.ok(&["node", "ls"]).await?;
-    ensure!(nodes.matches("ready").count() == 2 && nodes.contains(machine.node()), "{nodes}");
-
-    // What runs there is reached by the port that is open here. Both nodes have one Engine, in which networks are known by
-    // their names, so a service that is spread over both takes hosts of their own.
-    let (project, port, image) = (tug.project("there"), free_port(), hello_image().await);
-    let there = machine.node();
-    tug.apply(&format!(
-        "name: {project}\nservices:\n  web:\n    image: {image}\n    pull_policy: never\n    init: true\n    \
-         ports: ['{port}:8080']\n    x-probe: {{http: /healthz, port: 8080}}\n    stop_grace_period: 1s\n    \
-         deploy: {{replicas: 2, placement: {{constraints: ['node.id=={there}']}}}}\n"
-    ))
-    .await?;
-    let status = tug.until_settled(&project).await?;
-    assert!(service(&status, "web").tasks.iter().all(|task| task.node.as_str() == there), "{status:#?}");
-    let load = Load::start(port, "/api/hello", 2);
-    load.more(80).await?;
-    let outcome = load.finish().await;
-    assert_eq!(
-        (outcome.failures.as_slice(), outcome.answers.len()),
-        (&[] as &[String], 2),
-        "{:?}",
-        outcome.answers
-    );
-
-    // The agent goes on by its certificate; the command and its terminal are gone.
-    machine.end_agent(Signal::TERM).await?;
-    let (address, token) = address_and_token(&tug, &[]).await?;
-    let again = machine.join(&[&address, "--token-file", "-"], &token).await?;
-    ensure!(again.status.success() && said(&again).contains("the token was not used"), "{}", said(&again));
-    let node = NodeId::parse(machine.node())?;
-    until_node(&tug, "the node to be back", |nodes| {
-        nodes.iter().any(|one| one.node.id == node && one.connected)
-    })
-    .await?;
-
-    // Removed, it is shut out at once, whatever its certificate says, and may join again with a new token only.
-    whoami(&machine).await??;
-    tug.ok(&["node", "rm", "--yes", "--force", machine.node()]).await?;
-    let Err(CallError::Api(refused)) = whoami(&machine).await? else { panic!("it is not shut out") };
-    assert_eq!(refused.code, Code::Forbidden, "{refused:?}");
-    until_node(&tug, "the node to be gone", |nodes| nodes.len() == 1).await?;
-    let back = machine.join(&[&address, &token], "").await?;
-    ensure!(back.status.success() && said(&back).contains("is node"), "{}", said(&back));
-    tug.ok(&["rm", "--yes", project.as_str()]).await?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
