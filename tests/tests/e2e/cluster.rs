@@ -7,6 +7,7 @@
 
 mod absence;
 mod faults;
+mod images;
 mod machines;
 mod verbs;
 
