@@ -2,12 +2,58 @@
 //! paused clock, with faults. One seed decides everything that happens; the same seed does the same again.
 //!
 //! ```text
-//! seed ─▶ dice ─▶ Action ─▶ Cluster (orchestrator + agents + engines) ─▶ invariants after every step
+//! seed ─▶ dice ─▶ Action ─▶ Cluster (orchestrator + agents + engines) ─▶ the witness, all the while
+//!                                                                      ─▶ invariants after every step
 //!                                                                      ─▶ at the end: heal all, it must converge
+//! seed ─▶ dice ─▶ Story: one fault in a cluster at rest ─▶ what must come of it, how soon, and what must not
 //! ```
 //!
-//! Replaced are only sockets, Docker and time: requests go from router to router through `link`, which a
-//! partition cuts.
+//! Replaced are only sockets, Docker and time: requests go from router to router through `link`, over cables that swallow
+//! things.
+//!
+//! # What happens here
+//!
+//! | what happens | by |
+//! |---|---|
+//! | the control plane dies, and starts again | [`ControlAction::Crash`] |
+//! | it is away for long, while containers and machines go on dying | [`ControlAction::Toggle`], [`Story::NoControlPlane`] (an hour) |
+//! | it, or everything, is suspended | [`Action::StandStill`], [`Story::StandStill`] |
+//! | it comes back empty, or another cluster's comes | [`ControlAction::Usurp`], [`Story::ForeignControlPlane`] |
+//! | it is restored from an older export | [`ControlAction::BackUp`], [`ControlAction::Restore`], [`Story::Restored`] |
+//! | an agent loses a file, or has one damaged | [`NodeAction::LoseLedger`], [`Story::AgentTrouble`] |
+//! | an agent dies between making, starting, stopping a container and saying so | [`NodeAction::CrashAgentAfter`] |
+//! | an agent stands still | [`NodeAction::Freeze`] |
+//! | a container crashes again and again, or never serves | images `crash:…`, `sick:…` |
+//! | a machine loses its power, and has it back before or after it was given up | [`NodeAction::PowerOff`], [`NodeAction::PowerOn`], [`Story::SilentNode`], [`Story::QuickReboot`] |
+//! | half of the machines, or all, go at once | [`Action::Together`], [`Story::HalfAtOnce`] |
+//! | a cable swallows everything, or only one direction, with and without something that keeps connections up | [`NodeAction::Cut`], [`Story::SilentNode`], [`Story::DeafNode`] |
+//! | a cable comes and goes | [`NodeAction::Flap`], [`Story::Flapping`] |
+//! | a connection breaks, is slow, loses answers after their effect, is left half open | [`NodeAction::Disconnect`], [`NodeAction::Delay`], [`NodeAction::LoseReplies`], [`NodeAction::Redial`] |
+//! | a machine dials from a new address | [`NodeAction::Redial`] |
+//! | an engine is dead or hangs | [`Faults::down`](crate::fake::Faults::down), [`hung`](crate::fake::Faults::hung), [`Story::EngineAway`], [`Story::EngineLost`] |
+//! | its calls fail, are slow, take effect without an answer | [`failing`](crate::fake::Faults::failing), [`slowness`](crate::fake::Faults::slowness), [`lost_replies`](crate::fake::Faults::lost_replies) |
+//! | its events are lost or doubled | [`lost_events`](crate::fake::Faults::lost_events), [`doubled_events`](crate::fake::Faults::doubled_events) |
+//! | a removal is under way already | [`slow_removals`](crate::fake::Faults::slow_removals) |
+//! | people kill or remove containers by hand, or run others | [`NodeAction::Kill`], [`NodeAction::RemoveContainer`], [`NodeAction::Foreign`] |
+//! | clocks are wrong, by seconds and by years | [`NodeAction::SetClock`], [`ControlAction::SetClock`], [`Story::WrongClocks`] |
+//! | clocks that run too fast or too slow, leases | [`exclusive`] |
+//! | a machine is drained, used again, removed, set up anew | [`Request::Drain`] …, [`NodeAction::Reinstall`], [`Story::Drained`] |
+//! | a machine goes while a service is being replaced | [`Story::LostDuringChange`] |
+//!
+//! # What happens elsewhere
+//!
+//! | what happens | where, or why not |
+//! |---|---|
+//! | kill at any moment of a write, a power cut, damage, a full disk | the store's own tests (`orchestrator/src/store/tests`), `e2e/durability.rs` |
+//! | a copy of a store is put back with nothing that says so; two control planes on one state | the tests of `model::assignment` and the agent; `e2e/cluster/absence.rs`; the lock, `e2e/daemons.rs` |
+//! | a task that ignores its signal | `e2e/order.rs`: the fake engine's processes end when told, but for `stubborn:…` |
+//! | an agent is replaced under load; the balancer dies | `e2e/survival.rs`, `agent/src/proxy/tests` |
+//! | real engines killed and suspended, a container's supervisor killed, files of the engine lost | `e2e/engine.rs`, `e2e/cluster/faults.rs`: a fake knows only what it was told |
+//! | two machines with one address; packets lost by chance; slow links | `e2e/cluster`: there are no packets here |
+//! | a cable between two machines is cut, and each still reaches the control plane | `agent/src/proxy/tests/peers.rs`: balancers do not run here, they have no virtual sockets |
+//! | certificates that end | the tests of `agent::identity`, `orchestrator::authority`: nodes have none here |
+//! | pulls that fail, wrong digests | the tests of images, `agent/tests/docker/registry.rs` |
+//! | names, etcd | there are none |
 
 mod action;
 mod cluster;
