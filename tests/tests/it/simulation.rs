@@ -1,14 +1,28 @@
-//! Whole clusters on a paused clock, with faults: many seeds, each a different story, all with the same ending.
+//! Whole clusters on a paused clock, with faults: many seeds, each a different story, all with the same ending; and stories
+//! of one fault each, told for many seeds.
 
 use tug_tests::sim::{self, Config};
 
 /// How many seeds. `cargo run -p tug-tests --bin simulate -- FIRST COUNT` runs more.
 const SEEDS: u64 = 300;
+/// How many seeds every story is told for. `cargo run -p tug-tests --bin simulate -- stories FIRST COUNT` tells more.
+const TELLINGS: u64 = 20;
 
 #[test]
 fn every_seed_keeps_the_invariants_and_converges() {
     let failures = sim::run_many(0, SEEDS);
     assert!(failures.is_empty(), "{} of {SEEDS} seeds fail; the first:\n{}", failures.len(), failures[0]);
+}
+
+#[test]
+fn every_story_ends_well() {
+    let failures = sim::tell_many(0, TELLINGS);
+    assert!(
+        failures.is_empty(),
+        "{} of {TELLINGS} tellings fail; the first:\n{}",
+        failures.len(),
+        failures[0]
+    );
 }
 
 #[test]
