@@ -316,7 +316,7 @@ impl Shared {
         let mut known = self.known();
         let Some(connection) = known.current(session) else { return };
         connection.hear(now);
-        known.update(&session.node, |observed| observed.received_at = now);
+        known.update(&session.node, |observed| observed.confirmed_at = now);
         if !known.missed.is_empty() && now.since(known.signs_at) >= SIGNS {
             known.signs_at = now;
             drop(known);

@@ -220,6 +220,8 @@ async fn a_silence_begins_with_the_last_sign_however_old_the_last_report_is() {
     let lost = bench.until(|it| !it.connected).await;
     let silent = lost.lost_at.unwrap().since(lost.silent_since.unwrap());
     assert!(silent >= Millis::from_secs(2) && silent <= Millis::from_secs(4), "{silent:?}");
+    let old = lost.lost_at.unwrap().since(lost.received_at);
+    assert!(old >= Millis::from_secs(60), "the ages in a report count from when it came: {old:?}");
     bench.end().await;
 }
 

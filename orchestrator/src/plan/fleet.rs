@@ -18,6 +18,9 @@ use super::{FLAPPING_LOSSES, FLAPPING_WITHIN, NodeObserved, World};
 /// A node that lost its connection often is given nothing for so long after the last time, while another one can take it.
 const FLAPPING_REST: Millis = Millis::from_secs(5 * 60);
 
+/// A node that was lost shows for so long that it stays, before anything is moved to it only to spread things.
+const SETTLING: Millis = Millis::from_secs(15);
+
 /// Every machine, and what is concluded about it.
 #[derive(Debug)]
 pub(super) struct Fleet<'w> {
@@ -37,6 +40,8 @@ pub(super) struct Machine {
     pub(super) emptied: Option<Emptied>,
     /// Until when it is given nothing that another one can take, because its connection comes and goes.
     pub(super) flaps_until: Option<Timestamp>,
+    /// Until when nothing is moved to it only to spread things: it was lost, and has just come back.
+    pub(super) settles_until: Option<Timestamp>,
     /// When something else is concluded about it although nothing changed.
     pub(super) next: Option<Timestamp>,
 }
@@ -114,7 +119,14 @@ impl<'w> Fleet<'w> {
     /// What is concluded about a node. One that is not known any more was removed: nothing of it comes back.
     pub(super) fn machine(&self, id: &NodeId) -> Machine {
         let presence = Presence::Dead { silent: Millis(0) };
-        let gone = Machine { presence, is_long_dead: true, emptied: None, flaps_until: None, next: None };
+        let gone = Machine {
+            presence,
+            is_long_dead: true,
+            emptied: None,
+            flaps_until: None,
+            settles_until: None,
+            next: None,
+        };
         self.nodes.get(id).copied().unwrap_or(gone)
     }
 
@@ -166,7 +178,9 @@ impl Machine {
         let is_long_dead = is_over && long.is_some_and(|at| now >= at);
         let times = [absence.map(|it| it.since.plus(it.after)), long, deadline(world, node, now)];
         let next = times.into_iter().flatten().filter(|at| *at > now).min();
-        Self { presence, is_long_dead, emptied, flaps_until, next }
+        let back_at = observed.filter(|it| it.lost_at.is_some()).and_then(|it| it.back_at);
+        let settles_until = back_at.map(|at| at.plus(SETTLING)).max(flaps_until).filter(|until| *until > now);
+        Self { presence, is_long_dead, emptied, flaps_until, settles_until, next }
     }
 
     /// Whether nothing on it can be stopped: what is created elsewhere need not wait for it.
@@ -257,7 +271,7 @@ impl Absence {
 
     /// That of a node which is connected and has not said anything for longer than usual.
     fn in_doubt(world: &World, id: &NodeId, now: Timestamp) -> Option<Self> {
-        let since = world.observed.nodes.get(id)?.received_at.max(world.since);
+        let since = world.observed.nodes.get(id)?.spoke_at().max(world.since);
         let after = world.timing.silent_after;
         (now.since(since) >= HUSH).then_some(Self { since, after, silent: true, doomed: false })
     }

@@ -47,7 +47,8 @@ fn move_one<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>) -> bool {
     for (number, slot) in &slots {
         let Some(old) = slot.current.first() else { continue };
         let Some(node) = pass.room.better(pass.world, service, *number, &old.task.node) else { continue };
-        if pass.fleet.machine(node).flaps_until.is_some() {
+        if let Some(until) = pass.fleet.machine(node).settles_until {
+            pass.wake_at(until);
             continue;
         }
         let id = &old.task.id;

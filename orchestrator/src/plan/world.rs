@@ -89,6 +89,8 @@ pub struct NodeObserved {
     pub report: Option<Arc<Report>>,
     /// When that came. It may have been confirmed since: then it is as old as it says, and the time since it came.
     pub received_at: Timestamp,
+    /// When that was last confirmed.
+    pub confirmed_at: Timestamp,
     /// When its connection was last lost; `None`: never since the orchestrator started.
     pub lost_at: Option<Timestamp>,
     /// Every time within [`FLAPPING_WITHIN`] of the last that it was lost, oldest first.
@@ -145,6 +147,11 @@ impl NodeObserved {
         self.connected && self.report.is_some()
     }
 
+    /// When it spoke last, if only to say that nothing has changed.
+    pub fn spoke_at(&self) -> Timestamp {
+        self.received_at.max(self.confirmed_at)
+    }
+
     /// Notes that the connection is lost.
     pub fn lose(&mut self, now: Timestamp) {
         self.connected = false;
@@ -152,7 +159,7 @@ impl NodeObserved {
         self.deaf = None;
         self.lost_at = Some(now);
         self.silent_since =
-            Some(self.received_at).filter(|at| self.report.is_some() && now.since(*at) >= HUSH);
+            Some(self.spoke_at()).filter(|at| self.report.is_some() && now.since(*at) >= HUSH);
         self.losses.retain(|earlier| now.since(*earlier) <= FLAPPING_WITHIN);
         if self.losses.len() >= FLAPPING_LOSSES {
             self.losses.remove(0);

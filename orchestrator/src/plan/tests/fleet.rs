@@ -119,6 +119,7 @@ impl Fleet {
                 session: 1,
                 report,
                 received_at: self.now,
+                confirmed_at: self.now,
                 lost_at,
                 losses,
                 silent_since: None,

@@ -184,3 +184,27 @@ fn an_engine_that_is_back_keeps_what_it_runs_until_the_successors_serve() {
         ",
     );
 }
+
+#[test]
+fn a_node_that_has_just_come_back_is_filled_when_it_has_stayed() {
+    let world = |back: &str| {
+        format!(
+            "
+            node n1
+            node n2 lost=50000 back={back}
+            service shop/web x4
+            task shop.web.1.5 n1 v1 healthy
+            task shop.web.2.5 n1 v1 healthy
+            task shop.web.3.5 n1 v1 healthy
+            task shop.web.4.5 n1 v1 healthy
+            "
+        )
+    };
+    check(&world("90000"), "look again at 105000");
+    check(
+        &world("85000"),
+        "
+        create shop.web.1 on n2: spreads web: takes the place of shop.web.1.5, which stays until then
+        ",
+    );
+}

@@ -35,7 +35,7 @@ pub(super) async fn quick_reboot(scene: &mut Scene) -> Result<()> {
     let node = scene.any_node();
     let tasks = scene.tasks();
     scene.on(node, NodeAction::PowerOff).await?;
-    let time = scene.dice.u64(250..PATIENCE);
+    let time = scene.dice.u64(1..3) * 250;
     scene.pass(time).await?;
     scene.on(node, NodeAction::PowerOn).await?;
     scene.until(TIDY, "the same tasks run again", Scene::is_tidy).await?;
