@@ -59,13 +59,15 @@ impl Joining {
             Some(kept) => self.renew(context, kept).await?,
             None => Err(None),
         };
-        let wanted = match again {
+        let known = match again {
             Ok(membership) => return Ok(membership),
-            Err(known) => self.node.clone().or(known),
+            Err(known) => known,
         };
-        if self.is_running()? {
+        // The agent of a node that was removed goes on asking with its key: let in again, it is linked again.
+        if known.is_none() && self.is_running()? {
             return Err(self.in_use());
         }
+        let wanted = self.node.clone().or(known);
         let csr = self.folder.request().map_err(|error| self.unusable(error))?;
         let request =
             JoinRequest { token: self.token.expose(), csr, node: wanted, hostname: Config::local_hostname() };

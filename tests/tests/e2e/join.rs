@@ -5,11 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tug_agent::identity::{Folder, Membership};
+use tug_api::Code;
+use tug_api::client::{CallError, Client};
+use tug_api::tls::Credentials;
 use tug_api::token::{TokenKind, TokenText};
+use tug_api::transport::Channel;
+use tug_api::user::NodeStatus;
+use tug_model::NodeId;
 use tug_tests::machine::{Machine, command_lines};
 use tug_tests::tug::{PATIENCE, Tug, free_port};
 
@@ -29,6 +35,57 @@ async fn address_and_token(tug: &Tug, more: &[&str]) -> Result<(String, String)>
 
 fn membership(machine: &Machine) -> Result<Option<Membership>> {
     Ok(Folder::of(&machine.state_dir().join("agent")).load()?)
+}
+
+/// Asks the control plane as the machine, with its certificate.
+async fn whoami(machine: &Machine) -> Result<Result<(), CallError>> {
+    let membership = membership(machine)?.context("it is a node")?;
+    let server = membership.server(Some(&Credentials::new(&membership.identity)?))?;
+    Ok(Client::new(Channel::tls(server)).whoami().await.map(drop))
+}
+
+async fn until_nodes(tug: &Tug, what: &str, condition: impl Fn(&[NodeStatus]) -> bool) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if condition(&tug.client().nodes().await?) {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    bail!("waited for {what}\n{}", tug.logs())
+}
+
+/// What runs on a second node is shown on hosts of their own: two nodes in one Engine would share its networks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_node_from_its_pasted_line_to_its_removal() -> Result<()> {
+    let tug = Tug::start_reachable().await?;
+    let machine = Machine::new(&tug, "b")?;
+    machine.paste(&tug.ok(&["token", "create"]).await?).await?;
+    let nodes = tug.ok(&["node", "ls"]).await?;
+    ensure!(nodes.matches("ready").count() == 2 && nodes.contains(machine.node()), "{nodes}");
+    let node = NodeId::parse(machine.node())?;
+    let is_linked = |nodes: &[NodeStatus]| nodes.iter().any(|one| one.node.id == node && one.connected);
+
+    // A restarted agent goes on by its certificate: no token is needed, and one that is named is not used up.
+    machine.end_agent(Signal::TERM).await?;
+    until_nodes(&tug, "the node to be away", |nodes| !is_linked(nodes)).await?;
+    let (address, token) = address_and_token(&tug, &[]).await?;
+    let again = machine.join(&[&address, "--token-file", "-"], &token).await?;
+    ensure!(again.status.success() && said(&again).contains("the token was not used"), "{}", said(&again));
+    until_nodes(&tug, "the node to be back", is_linked).await?;
+
+    // Removed, it is shut out at once, whatever its certificate says, although its agent still asks.
+    whoami(&machine).await??;
+    tug.ok(&["node", "rm", "--yes", "--force", machine.node()]).await?;
+    let Err(CallError::Api(refused)) = whoami(&machine).await? else { bail!("it is not shut out") };
+    assert_eq!(refused.code, Code::Forbidden, "{refused:?}");
+    until_nodes(&tug, "the node to be gone", |nodes| nodes.len() == 1).await?;
+    ensure!(machine.agent().is_some(), "its agent goes on asking");
+
+    // With a token it is let in again, under its id.
+    let back = machine.join(&[&address, &token], "").await?;
+    ensure!(back.status.success() && said(&back).contains("is ready"), "{}", said(&back));
+    until_nodes(&tug, "the node to be there again", is_linked).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
