@@ -73,8 +73,9 @@ enum LinkError {
 /// How long a server that was reached may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// An orchestrator that comes back after a long time shall know everything within three seconds.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A cable that is plugged in again, or an orchestrator that comes back, shall not be waited for: one try a second costs
+/// nobody anything.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A link that lasted this long makes the waits short again.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -211,8 +212,8 @@ mod tests {
         let place = Place::Socket(PathBuf::new());
         let link = Link { place, node, router: Router::new(), local: watch::Sender::new(None), seed: 1 };
         let waits: Vec<Duration> = (0..40).map(|failures| link.wait(failures)).collect();
-        assert!(waits[0] < Duration::from_millis(200) && waits[39] > Duration::from_secs(1), "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(2)), "{waits:?}");
+        assert!(waits[0] < Duration::from_millis(200) && waits[39] >= Duration::from_millis(500), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(1)), "{waits:?}");
     }
 
     #[test]
