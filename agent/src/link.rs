@@ -212,7 +212,10 @@ mod tests {
         let place = Place::Socket(PathBuf::new());
         let link = Link { place, node, router: Router::new(), local: watch::Sender::new(None), seed: 1 };
         let waits: Vec<Duration> = (0..40).map(|failures| link.wait(failures)).collect();
-        assert!(waits[0] < Duration::from_millis(200) && waits[39] >= Duration::from_millis(500), "{waits:?}");
+        assert!(
+            waits[0] < Duration::from_millis(200) && waits[39] >= Duration::from_millis(500),
+            "{waits:?}"
+        );
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(1)), "{waits:?}");
     }
 

@@ -70,6 +70,13 @@ impl Interrupt {
         self.token.cancelled().await;
     }
 
+    /// Waits until somebody has asked, and whoever waits for that too has been given a turn to act on it: it may have
+    /// been looked at just before.
+    pub(crate) async fn heard(&self) {
+        self.asked().await;
+        tokio::task::yield_now().await;
+    }
+
     /// How a command ends that was asked to.
     pub(crate) fn failure(&self, message: &str) -> Failure {
         Failure { code: self.code.load(Ordering::Relaxed), ..Failure::new(message) }
@@ -101,6 +108,25 @@ pub(crate) fn guard(base: Option<Revision>) -> Result<Guard, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_says_something_on_an_interrupt_comes_before_who_does_not() {
+        let interrupt = Interrupt::new();
+        // Somebody asks right after the command has looked.
+        let command = async {
+            tokio::select! {
+                biased;
+                () = interrupt.asked() => "stopped waiting",
+                () = std::future::poll_fn(|_| { interrupt.ask(130); std::task::Poll::Pending }) => "never",
+            }
+        };
+        let said = tokio::select! {
+            biased;
+            said = command => said,
+            () = interrupt.heard() => "",
+        };
+        assert_eq!(said, "stopped waiting");
+    }
 
     #[tokio::test]
     async fn an_interrupt_decides_the_exit_code() {

@@ -91,7 +91,7 @@ async fn dispatch(
     tokio::select! {
         biased;
         result = Box::pin(command(&asked, (&connection, wish), &mut context)) => result,
-        () = interrupt.asked(), if !is_daemon => Err(interrupt.failure("")),
+        () = interrupt.heard(), if !is_daemon => Err(interrupt.failure("")),
     }
 }
 
