@@ -126,8 +126,14 @@ impl Channel {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (io, uncut) = Severable::new(io);
         let (sender, connection) = handshake(io).await?;
-        Ok((Self(Arc::new(Connected(sender))), connection))
+        let ended = Box::pin(async move {
+            // The connection itself is moved by another task, for as long as there is a request.
+            let _uncut = uncut;
+            connection.await;
+        });
+        Ok((Self(Arc::new(Connected(sender))), ended))
     }
 
     /// Sends `request` and gives the response as soon as its headers are there.
@@ -298,7 +304,6 @@ async fn handshake<I>(io: I) -> Result<(SendRequest<Body>, BoxFuture<'static, ()
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (io, uncut) = Severable::new(io);
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
@@ -309,8 +314,6 @@ where
         .await
         .map_err(TransportError::lost)?;
     let ended = Box::pin(async move {
-        // The connection itself is moved by another task, for as long as there is a request.
-        let _uncut = uncut;
         if let Err(error) = connection.await {
             tracing::debug!(error = crate::error::chain(&error), "connection ended");
         }
@@ -379,6 +382,33 @@ mod tests {
         stop.cancel();
         served.await.unwrap().unwrap();
         ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_to_its_end_although_the_channel_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tug.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (going_on, wait) = tokio::sync::oneshot::channel::<u32>();
+        let wait = Arc::new(Mutex::new(Some(wait)));
+        let slow = async move || {
+            let number = wait.lock().await.take().unwrap();
+            crate::lines::response(futures_util::stream::once(async { number.await.unwrap() }))
+        };
+        let router = router().route("/slow", get(slow));
+        let served = tokio::spawn(crate::serve::unix(listener, router, CancellationToken::new()));
+        let channel = Channel::unix(&path);
+        let response = call(&channel, Request::get("/slow").body(Body::empty()).unwrap()).await.unwrap();
+        drop(channel);
+        // All that is not the answer has every opportunity to end.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        going_on.send(7).unwrap();
+        let numbers: Vec<u32> =
+            crate::lines::read::<u32>(response.into_body()).map(Result::unwrap).collect().await;
+        assert_eq!(numbers, [7]);
+        served.abort();
     }
 
     #[tokio::test]
