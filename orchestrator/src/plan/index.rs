@@ -166,6 +166,12 @@ impl<'w> SlotTasks<'w> {
         self.leaving.push(seen);
     }
 
+    /// What is on its way out, may still run, and would clash with a successor. What nobody can stop is not waited for: its
+    /// successor will be on another node.
+    pub(super) fn clashing(&self, service: &Wanted<'w>) -> Option<&Seen<'w>> {
+        self.leaving.iter().find(|old| service.stop_first && !old.node.is_out_of_reach())
+    }
+
     /// How many tasks of the slot are to run.
     pub(super) fn running(&self) -> usize {
         self.current.len() + self.outdated.len()

@@ -178,7 +178,8 @@ fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots
         if matches!(old.standing(), Standing::Serving | Standing::Unknown) {
             continue;
         }
-        let may_be_beside = old.node.is_out_of_reach() && !service.spec.exclusive;
+        let may_be_beside =
+            old.node.is_out_of_reach() && !service.spec.exclusive && slot.clashing(service).is_none();
         if (!service.stop_first || may_be_beside)
             && let Ok(node) = pass.room.place(pass.world, service, *number, None)
         {

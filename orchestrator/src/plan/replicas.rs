@@ -66,11 +66,9 @@ pub(super) fn fill<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut BT
             pass.hinder(service, *number, obstacle);
             continue;
         }
-        // What nobody can stop is not waited for: its successor will be on another node.
-        let clashing = slot.leaving.iter().find(|old| !old.node.is_out_of_reach());
-        if let (true, Some(old)) = (service.stop_first, clashing) {
-            slot.pending = true;
+        if let Some(old) = slot.clashing(service) {
             pass.hinder(service, *number, Obstacle::waiting(format!("waiting for {} to stop", old.task.id)));
+            slot.pending = true;
             continue;
         }
         let place = match &full {

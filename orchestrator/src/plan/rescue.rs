@@ -51,6 +51,10 @@ pub(super) fn rescue<'w>(
             Some(reasons) => Some(Err((ObstacleKind::Dependency, Arc::clone(reasons)))),
             None if let Some(held) = exclusive::held(pass, service) => Some(Err((held.kind, held.reasons))),
             None if is_over(&last) && service.stop_first && !last.node.is_out_of_reach() => None,
+            None if let Some(old) = slot.clashing(service) => {
+                let reason = format!("waiting for {} to stop", old.task.id);
+                Some(Err((ObstacleKind::Waiting, [reason].into())))
+            }
             None => {
                 let place = pass.room.place(pass.world, service, *number, None);
                 Some(place.map_err(|reasons| (ObstacleKind::NoPlace, reasons)))

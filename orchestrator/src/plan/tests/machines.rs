@@ -259,6 +259,22 @@ fn the_tasks_of_a_node_that_was_removed_are_replaced() {
     );
 }
 
+/// The machine came back after it had been removed, and still ends what was replaced then.
+#[test]
+fn what_would_clash_with_one_that_still_leaves_waits_for_it() {
+    check(
+        "
+        node n2
+        service shop/db x1 volume
+        task shop.db.1.5 n2 v1 stopping stop=8
+        task shop.db.1.8 n1 v1 unseen
+        ",
+        "
+        - shop.db.1: waiting for shop.db.1.5 to stop
+        ",
+    );
+}
+
 #[test]
 fn a_job_that_ended_is_not_run_again_and_one_of_which_nobody_knows_neither() {
     let world = "
