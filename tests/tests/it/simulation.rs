@@ -4,7 +4,7 @@
 use tug_tests::sim::{self, Config};
 
 /// How many seeds. `cargo run -p tug-tests --bin simulate -- FIRST COUNT` runs more.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1_000;
 /// How many seeds every story is told for. `cargo run -p tug-tests --bin simulate -- stories FIRST COUNT` tells more.
 const TELLINGS: u64 = 20;
 
