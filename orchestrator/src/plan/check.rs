@@ -119,7 +119,8 @@ fn placed_well(world: &World, after: &World, plan: &Plan, broken: &mut Vec<Strin
 }
 
 /// A task that is to run on a silent node, where its service has a place for it, leaves only after the silence has lasted,
-/// and not while half of the nodes are silent since the same moment; unless another one serves its slot.
+/// and not while half of the nodes are silent since the same moment; unless another one serves its slot, or stays on the
+/// node where one is enough.
 fn nobody_is_given_up_early(
     world: &World,
     after: &World,
@@ -127,10 +128,18 @@ fn nobody_is_given_up_early(
     (serving, now): (&BTreeMap<&TaskId, bool>, Timestamp),
     broken: &mut Vec<String>,
 ) {
+    let others = |task: &Task| {
+        let (project, service) = (task.project.clone(), task.service.clone());
+        let runs = after.tasks.values().filter(|other| other.desired == Desired::Run);
+        runs.filter(move |other| other.service == service && other.project == project)
+    };
     let is_served = |task: &Task| {
-        let others = after.tasks.values().filter(|other| other.desired == Desired::Run);
-        others.filter(|other| serving.contains_key(&other.id)).any(|other| {
-            other.slot == task.slot && other.service == task.service && other.project == task.project
+        let is_global = world
+            .service(&task.project, &task.service)
+            .is_some_and(|service| service.deploy.mode == Mode::Global);
+        others(task).any(|other| {
+            let serves = other.slot == task.slot && serving.contains_key(&other.id);
+            serves || is_global && other.node == task.node
         })
     };
     let silent_since = |id: &NodeId| {
