@@ -15,6 +15,7 @@ use tug_api::folder::{self, FolderError};
 use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
+use crate::guard::{self, Guard};
 use crate::health::Prober;
 use crate::http::{self, Asked};
 use crate::identity::{self, Keeper, Member};
@@ -53,6 +54,8 @@ pub struct Config {
     pub balancer: Option<proxy::Config>,
     /// Other agents, whose tasks the balancer gives connections to as well; `None`: the node is alone.
     pub peer: Option<peer::Config>,
+    /// Ends what is exclusive when the agent cannot; `None`: nobody does.
+    pub guard: Option<guard::Config>,
     /// How many containers are made, started or removed at once.
     pub concurrency: usize,
     /// Decides where waits fall in their spread: the same seed waits the same.
@@ -79,6 +82,7 @@ pub struct Agent {
     balancer_handle: BalancerHandle,
     link: Option<link::Link>,
     keeper: Option<Keeper>,
+    guard: Option<Guard>,
 }
 
 /// What others may ask of an agent.
@@ -202,6 +206,8 @@ impl Agent {
             Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
+        let guard =
+            config.guard.map(|config| Guard { config, node: node.clone(), leases: Arc::clone(&leases) });
         let asked = Asked {
             follower: Arc::clone(&follower),
             runtime: Arc::clone(&config.runtime),
@@ -227,10 +233,8 @@ impl Agent {
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let place = match (config.server, &keeper) {
-            (Some(server), Some(keeper)) => Some(server.place(keeper)?),
-            (None, _) | (_, None) => None,
-        };
+        let place =
+            config.server.zip(keeper.as_ref()).map(|(server, keeper)| server.place(keeper)).transpose()?;
         let link = place.map(|place| link::Link {
             place,
             node: node.clone(),
@@ -240,7 +244,7 @@ impl Agent {
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
         let balancer = runs_balancer.then_some(balancer);
-        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper }, handle))
+        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper, guard }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
@@ -276,8 +280,13 @@ impl Agent {
             let _ended_before = drained.run_until_cancelled(relief).await;
             drained.cancelled().await;
         };
+        let guard = async {
+            if let Some(guard) = self.guard {
+                guard.run(stop.clone()).await;
+            }
+        };
         let images = self.images.run(stop.clone());
-        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), images);
+        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), guard, images);
     }
 }
 

@@ -187,6 +187,12 @@ impl<'l> Cluster<'l> {
         self.host(number).end(&name, signal).await
     }
 
+    /// Signals the agent of a host.
+    pub fn signal_agent(&self, number: usize, signal: Signal) -> Result<()> {
+        let name = self.agents().get(&number).cloned().context("no agent runs there")?;
+        self.host(number).signal(&name, signal)
+    }
+
     /// Asks an agent to end and starts the next one at once: an upgrade, in which the two overlap.
     pub async fn replace_agent(&self, number: usize) -> Result<()> {
         let old = self.agents().get(&number).cloned().context("no agent runs there")?;

@@ -165,6 +165,7 @@ impl Machine {
             server: Some(Server::Joined),
             balancer: None,
             peer: None,
+            guard: None,
             concurrency: tug_agent::Config::CONCURRENCY,
             seed: 1,
         };
