@@ -233,6 +233,7 @@ impl Agent {
         };
         let link = place.map(|place| link::Link {
             place,
+            boot: link::boot_id(),
             node: node.clone(),
             router: router.clone(),
             local: local_sender,

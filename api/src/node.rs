@@ -44,6 +44,9 @@ pub struct LinkQuery {
 
 /// The query of the reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+    /// From which run of which machine: the kernel's boot id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 #[serde(default)]
 pub struct ReportsQuery {
     /// Of a report that says nothing new only the uptime is sent.

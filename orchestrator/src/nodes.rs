@@ -11,7 +11,8 @@
 //! **Guarantees.** An agent is never sent anything that is older than what it has acknowledged. A node that has
 //! been silent for three seconds is not connected any more, whatever its connection says.
 //!
-//! **Assumptions.** There is at most one session of a node; a newer one ends the older.
+//! **Assumptions.** There is at most one session of a node; a newer one ends the older. A second machine with the key of one
+//! that is connected has been refused before (`origin`).
 
 mod board;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod hints;
 mod images;
 mod keep;
 mod lease;
+mod origin;
 mod push;
 mod session;
 
@@ -38,6 +40,8 @@ use tug_model::report::{Following, Report};
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::board::{Board, Touched};
+pub use self::origin::Origin;
+pub(crate) use self::origin::Rival;
 use self::session::Session;
 use crate::plan::{Deaf, Grants, NodeObserved, Observed};
 use crate::store::Store;
@@ -90,6 +94,9 @@ struct Known {
 struct Connection {
     number: u64,
     ending: CancellationToken,
+    origin: Origin,
+    /// Another machine was found that dials as this node.
+    has_rival: bool,
     wake: Arc<Wake>,
     /// `None` when the session has ended.
     client: Option<NodeClient>,
@@ -157,6 +164,11 @@ impl Nodes {
     pub fn register(&self, node: NodeId, channel: Channel) {
         let shared = &self.0;
         if shared.closing.is_cancelled() {
+        self.register_from(Origin::default(), node, channel);
+    }
+
+    /// The same; it is known where the agent dials from.
+    pub fn register_from(&self, origin: Origin, node: NodeId, channel: Channel) {
             return;
         }
         let client = NodeClient::new(channel);
@@ -166,6 +178,8 @@ impl Nodes {
             number: known.last_number,
             ending: shared.closing.child_token(),
             wake: Arc::default(),
+            origin,
+            has_rival: false,
             client: Some(client.clone()),
             told: None,
             reached: Revision(0),

@@ -131,7 +131,7 @@ async fn usage_is_a_rate() {
 
 /// The other end of the link: takes the connection over and asks the agent who it is.
 fn take_over(request: Request, links: mpsc::UnboundedSender<NodeClient>) -> Response {
-    assert_eq!(request.uri().query(), Some("node=n1"));
+    assert_eq!(request.uri().query(), Some("node=n1&boot=b"));
     assert_eq!(request.headers()[UPGRADE], LINK_PROTOCOL);
     tokio::spawn(async move {
         let upgraded = hyper::upgrade::on(request).await.unwrap();
@@ -156,7 +156,7 @@ async fn the_agent_dials_the_roles_turn_round_and_a_lost_link_is_dialled_again()
     let socket = machine.file("tug.sock");
     let place = Place::Socket(socket.clone());
     let (router, local) = (agent.handle.router.clone(), tokio::sync::watch::Sender::new(None));
-    let link = Link { place, node: node(), router, local, seed: 1 };
+    let link = Link { place, node: node(), boot: Some("b".to_owned()), router, local, seed: 1 };
     let stop = CancellationToken::new();
     let linked = tokio::spawn(link.run(stop.clone()));
 
