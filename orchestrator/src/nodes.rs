@@ -3,7 +3,7 @@
 //! A session asks its agent two things: to follow the node's assignment and the endpoints, whenever the `board` has
 //! something new (`push`), and for its reports (`session`), which it answers with leases where the node has exclusive
 //! tasks (`lease`). What comes of it is one [`Observed`], published whole. Which backends of other nodes do not serve, it
-//! is told beside that (`hints`).
+//! is told beside that (`hints`), and who belongs to the cluster (`members`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
 //! counts for the planner.
@@ -21,6 +21,7 @@ mod hints;
 mod images;
 mod keep;
 mod lease;
+mod members;
 mod origin;
 mod push;
 mod session;
@@ -33,7 +34,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tug_api::Clock;
-use tug_api::node::{HintsText, NodeClient};
+use tug_api::node::{HintsText, MembersText, NodeClient};
 use tug_api::transport::Channel;
 use tug_model::assignment::{Hints, Run};
 use tug_model::report::{Following, Report};
@@ -74,6 +75,7 @@ struct Shared {
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
     hints: watch::Sender<Arc<HintsText>>,
+    members: watch::Sender<Arc<MembersText>>,
     /// Which leases may be given out; before the planner is there, none.
     grants: OnceLock<watch::Receiver<Arc<Grants>>>,
 }
@@ -93,10 +95,10 @@ struct Known {
 #[derive(Debug)]
 struct Connection {
     number: u64,
-    ending: CancellationToken,
     origin: Origin,
     /// Another machine was found that dials as this node.
     has_rival: bool,
+    ending: CancellationToken,
     wake: Arc<Wake>,
     /// `None` when the session has ended.
     client: Option<NodeClient>,
@@ -150,6 +152,7 @@ impl Nodes {
             changed: Notify::new(),
             published: watch::Sender::default(),
             hints: watch::Sender::new(Arc::new(HintsText::new(&Hints::default()))),
+            members: watch::Sender::new(Arc::new(MembersText::new(&members::with_keys(&state.nodes)))),
             grants: OnceLock::new(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
@@ -162,13 +165,13 @@ impl Nodes {
 
     /// From now on the agent of `node` is asked over `channel`. An older session of the node ends.
     pub fn register(&self, node: NodeId, channel: Channel) {
-        let shared = &self.0;
-        if shared.closing.is_cancelled() {
         self.register_from(Origin::default(), node, channel);
     }
 
     /// The same; it is known where the agent dials from.
     pub fn register_from(&self, origin: Origin, node: NodeId, channel: Channel) {
+        let shared = &self.0;
+        if shared.closing.is_cancelled() {
             return;
         }
         let client = NodeClient::new(channel);
@@ -176,10 +179,10 @@ impl Nodes {
         known.last_number += 1;
         let connection = Connection {
             number: known.last_number,
-            ending: shared.closing.child_token(),
-            wake: Arc::default(),
             origin,
             has_rival: false,
+            ending: shared.closing.child_token(),
+            wake: Arc::default(),
             client: Some(client.clone()),
             told: None,
             reached: Revision(0),
@@ -241,6 +244,7 @@ impl Publisher {
         let shared = &self.0;
         shared.sessions.spawn(board::keep(Arc::clone(shared)));
         shared.sessions.spawn(hints::keep(Arc::clone(shared)));
+        shared.sessions.spawn(members::keep(Arc::clone(shared)));
         shared.sessions.spawn(images::keep(Arc::clone(shared)));
         loop {
             tokio::select! {
