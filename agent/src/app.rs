@@ -23,7 +23,7 @@ use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
-use crate::peer::{self, Peers};
+use crate::peer::{self, Members, Peers};
 use crate::proxy::{self, Balancer, BalancerHandle};
 use crate::route::Table;
 use crate::runtime::Runtime;
@@ -193,17 +193,17 @@ impl Agent {
         let node = ledger.node(config.node.clone(), &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
-        let runs_balancer = config.balancer.is_some();
         let keeper = config.keeper(&node)?;
         let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
         let (local_sender, local) = watch::channel(None);
         let runtime = Arc::clone(&config.runtime);
         let images = Arc::new(Images::new(runtime, member.clone(), config.state_dir.join("images")));
-        let router = images.router();
-        let peers = config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), router));
+        let (members, router) = (Members::default(), images.router());
+        let peers = config.peer.as_ref();
+        let peers = peers.map(|it| Peers::new(it, member.clone(), local.clone(), router, members.clone()));
         let (peers, address) = peers.unzip();
         let (balancer, balancer_handle) =
-            Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
+            Balancer::new(config.balancer.clone().unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
         let guard =
@@ -214,6 +214,7 @@ impl Agent {
             balancer: balancer_handle.clone(),
             images: Arc::clone(&images),
             leases: Arc::clone(&leases),
+            members,
         };
         let router = http::router(asked, snapshots);
         let control = Control::new(Parts {
@@ -233,17 +234,18 @@ impl Agent {
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let place =
-            config.server.zip(keeper.as_ref()).map(|(server, keeper)| server.place(keeper)).transpose()?;
+        let place = config.server.zip(keeper.as_ref());
+        let place = place.map(|(server, keeper)| server.place(keeper)).transpose()?;
         let link = place.map(|place| link::Link {
             place,
             node: node.clone(),
+            boot: link::boot_id(),
             router: router.clone(),
             local: local_sender,
             seed: config.seed,
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
-        let balancer = runs_balancer.then_some(balancer);
+        let balancer = config.balancer.map(|_| balancer);
         Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper, guard }, handle))
     }
 
