@@ -48,7 +48,10 @@ pub(super) fn advance<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut
         return;
     }
     if !replace_idle(pass, service, slots, &hold) {
-        replace_serving(pass, service, slots, &hold);
+        match missing(service, slots) {
+            Some(reason) => hinder_rest(pass, service, slots, &Obstacle::waiting(reason)),
+            None => replace_serving(pass, service, slots, &hold),
+        }
     }
     for (number, slot) in slots.iter() {
         if let Some(unknown) = slot.outdated.iter().find(|seen| seen.standing() == Standing::Unknown) {
@@ -219,6 +222,14 @@ fn why(service: &Wanted<'_>, old: &Seen<'_>) -> String {
 
 fn unreported(unknown: &Seen<'_>) -> String {
     format!("waiting for node {} to report {}", unknown.task.node, unknown.task.id)
+}
+
+/// Where the old one goes first, one is missing at a time: another that is to move, and does not serve, is missing already.
+fn missing(service: &Wanted<'_>, slots: &Slots<'_>) -> Option<String> {
+    let mut moving = slots.values().flat_map(|slot| &slot.outdated);
+    let idle = moving.find(|seen| seen.task.template == service.hash && !seen.is_ready());
+    let id = &idle.filter(|_| service.stop_first)?.task.id;
+    Some(format!("waiting for {id}, which does not serve, to be replaced"))
 }
 
 /// Replaces one serving task: the first whose successor has a place.

@@ -241,6 +241,24 @@ fn stop_first_never_stops_for_a_version_that_has_no_place() {
 }
 
 #[test]
+fn stop_first_takes_none_while_another_that_does_not_serve_has_nowhere_to_go() {
+    check(
+        "
+        node n1
+        node n2 label:disk=hdd
+        service shop/web x3 v2 volume max=2 only=node.labels.disk!=hdd
+        task shop.web.1.5 n1 v1 healthy
+        task shop.web.2.6 n2 v2 starting
+        task shop.web.3.6 n1 v2 healthy
+        ",
+        "
+        - shop.web.1: waiting for shop.web.2.6, which does not serve, to be replaced
+        - shop.web.2: node n1: has 2 replicas already, and max_replicas_per_node is 2; node n2: does not meet node.labels.disk != hdd
+        ",
+    );
+}
+
+#[test]
 fn stop_first_waits_for_a_node_that_is_away() {
     check(
         "
