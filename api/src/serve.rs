@@ -343,7 +343,7 @@ mod tests {
             stream.write_all(asked).await.unwrap();
             let mut answered = Vec::new();
             let asked = String::from_utf8_lossy(asked);
-            let read = timeout(most, stream.read_to_end(&mut answered)).await;
+            let read = timeout(most + Duration::from_secs(1), stream.read_to_end(&mut answered)).await;
             read.unwrap_or_else(|_| panic!("after {most:?} it is open: {asked}")).unwrap();
             let answered = String::from_utf8_lossy(&answered);
             assert!(answered.contains(answer), "{asked}: {answered}");

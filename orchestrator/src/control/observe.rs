@@ -22,7 +22,7 @@ const MOST_PENDING: usize = 1_000;
 /// So much of what a container said last becomes part of an event.
 const LONGEST_WORDS: usize = 200;
 
-/// The longest text of an event, in characters: part of it may be an agent's word.
+/// So much of what an agent says becomes the text of an event, in characters.
 const LONGEST_TEXT: usize = 2_000;
 
 /// What is told of a node's Engine; the first with its reason.
@@ -63,11 +63,8 @@ enum Mark {
 }
 
 /// An event about nothing in particular.
-pub(super) fn event(kind: EventKind, at: Timestamp, mut message: String) -> Event {
+pub(super) fn event(kind: EventKind, at: Timestamp, message: String) -> Event {
     let (project, service, task, node) = (None, None, None, None);
-    if let Some((end, _)) = message.char_indices().nth(LONGEST_TEXT) {
-        message.truncate(end);
-    }
     Event { revision: Revision(0), at, kind, project, service, task, node, message }
 }
 
@@ -177,7 +174,7 @@ impl Observer {
         let told = self.nodes.insert(id.clone(), mark);
         let was_up = told.map_or_else(|| !self.were_down.remove(id), |told| told.engine_up);
         let mut tell = |message: String| {
-            let mut event = event(EventKind::Node, now, message);
+            let mut event = event(EventKind::Node, now, shortened(message));
             event.node = Some(id.clone());
             self.pending.push(Arc::new(event));
         };
@@ -209,7 +206,7 @@ impl Observer {
         }
         self.tasks.insert(task.id.clone(), (mark, now));
         if !first {
-            self.pending.push(Arc::new(event(kind, now, message).of_task(task)));
+            self.pending.push(Arc::new(event(kind, now, shortened(message)).of_task(task)));
             let surplus = self.pending.len().saturating_sub(MOST_PENDING);
             self.pending.drain(..surplus);
         }
@@ -246,6 +243,14 @@ fn telling(seen: &TaskReport, desired: Desired) -> Option<(Mark, EventKind, Stri
         | Phase::Running { health: Health::Starting, .. }
         | Phase::Stopping => None,
     }
+}
+
+/// The beginning of a text that may have no end.
+fn shortened(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(LONGEST_TEXT) {
+        message.truncate(end);
+    }
+    message
 }
 
 /// The failure, with the last line that the container wrote.
