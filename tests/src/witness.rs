@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_no_line_is_no_evidence() {
-        for log in ["7 a\n", "x a 1\n", "7 a now\n", "\n"] {
+        for log in ["7 a\n", "x a 1\n", "7 a now\n", "\n\n"] {
             assert!(judge(log, &[]).is_err(), "{log:?}");
         }
     }

@@ -4,11 +4,13 @@
 //! The Engine takes its time, and whoever asks for sockets is not to wait for that: this is a thread of its own.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use tug_api::Clock;
 use tug_model::{Millis, NodeId, TaskId};
 
@@ -19,6 +21,8 @@ use crate::runtime::{Runtime, RuntimeError};
 const LOOK: Millis = Millis::from_secs(1);
 /// The wait after an Engine that did not do it.
 const AGAIN: Duration = Duration::from_millis(250);
+/// A container that takes longer to be killed keeps none of the others waiting.
+const KILLS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A task that may not run for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +45,8 @@ pub(super) struct Charges {
 /// Why a task may run on though it is due.
 #[derive(Debug, thiserror::Error)]
 enum EndError {
-    #[error("prepare to ask the engine")]
-    Prepare(#[from] io::Error),
+    #[error("the engine takes its time to kill a container")]
+    Slow(#[from] Elapsed),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
@@ -70,12 +74,9 @@ impl Charges {
         let clock = Clock::system();
         loop {
             self.wait(&clock);
-            for (task, charge) in self.due(clock.uptime()) {
-                match self.end(&task, &charge) {
-                    Ok(()) => self.settle(&task, &charge),
-                    // Nobody reads what is said here, and there is nothing else to be done.
-                    Err(EndError::Prepare(_) | EndError::Runtime(_)) => std::thread::sleep(AGAIN),
-                }
+            let due = self.due(clock.uptime());
+            if !due.is_empty() && !self.end_all(&due) {
+                std::thread::sleep(AGAIN);
             }
         }
     }
@@ -99,19 +100,29 @@ impl Charges {
         due.map(|(task, charge)| (task.clone(), charge.clone())).collect()
     }
 
+    /// Ends them all, or as many as can be. What is wrong is not told: nobody reads what is said here.
+    fn end_all(&self, due: &[(TaskId, Charge)]) -> bool {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+            return false;
+        };
+        let ends = due.iter().map(|(task, charge)| self.end(task, charge));
+        let ended = runtime.block_on(join_all(ends));
+        for (_, (task, charge)) in ended.iter().zip(due).filter(|(ended, _)| ended.is_ok()) {
+            self.settle(task, charge);
+        }
+        ended.iter().all(Result::is_ok)
+    }
+
     /// Kills what runs of a task, unless it may run for longer since.
-    fn end(&self, task: &TaskId, charge: &Charge) -> Result<(), EndError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let engine = Docker::new(&charge.engine, charge.node.clone());
-            for found in engine.list().await? {
-                let is_meant = found.identity.task == *task && found.state.may_run();
-                if is_meant && self.holds(task, charge) {
-                    engine.kill(&found.id, None).await?;
-                }
+    async fn end(&self, task: &TaskId, charge: &Charge) -> Result<(), EndError> {
+        let engine = Docker::new(&charge.engine, charge.node.clone());
+        for found in engine.list().await? {
+            let is_meant = found.identity.task == *task && found.state.may_run();
+            if is_meant && self.holds(task, charge) {
+                timeout(KILLS_WITHIN, engine.kill(&found.id, None)).await??;
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Whether nothing was said of the task since.

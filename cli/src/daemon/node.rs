@@ -89,7 +89,10 @@ impl NodePlan {
         let node = Config::node_id(&state_dir, self.id, &hostname).map_err(unusable)?;
         let runtime: Arc<dyn Runtime> = Arc::new(Docker::new(&self.docker, node.clone()));
         let holder = holder(&self.state_dir)?;
-        let guard = guard::Config { holder: holder.clone(), engine: self.docker };
+        // The holder is in another folder.
+        let engine = std::path::absolute(&self.docker)
+            .map_err(|error| Failure::caused("find the Engine's socket", &error))?;
+        let guard = guard::Config { holder: holder.clone(), engine };
         let balancer =
             proxy::Config { holder: Some(holder), at_stop: self.at_stop, ..proxy::Config::default() };
         let config = Config {
