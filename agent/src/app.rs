@@ -15,6 +15,7 @@ use tug_api::folder::{self, FolderError};
 use tug_model::NodeId;
 
 use crate::control::{Control, Follower, Machine, Parts};
+use crate::guard::{self, Guard};
 use crate::health::Prober;
 use crate::http::{self, Asked};
 use crate::identity::{self, Keeper, Member};
@@ -22,7 +23,7 @@ use crate::image::Images;
 use crate::lease::LeaseBook;
 use crate::ledger::{self, Ledger, Lock};
 use crate::link;
-use crate::peer::{self, Peers};
+use crate::peer::{self, Members, Peers};
 use crate::proxy::{self, Balancer, BalancerHandle};
 use crate::route::Table;
 use crate::runtime::Runtime;
@@ -53,6 +54,8 @@ pub struct Config {
     pub balancer: Option<proxy::Config>,
     /// Other agents, whose tasks the balancer gives connections to as well; `None`: the node is alone.
     pub peer: Option<peer::Config>,
+    /// Ends what is exclusive when the agent cannot; `None`: nobody does.
+    pub guard: Option<guard::Config>,
     /// How many containers are made, started or removed at once.
     pub concurrency: usize,
     /// Decides where waits fall in their spread: the same seed waits the same.
@@ -79,6 +82,7 @@ pub struct Agent {
     balancer_handle: BalancerHandle,
     link: Option<link::Link>,
     keeper: Option<Keeper>,
+    guard: Option<Guard>,
 }
 
 /// What others may ask of an agent.
@@ -189,25 +193,28 @@ impl Agent {
         let node = ledger.node(config.node.clone(), &config.hostname)?;
         let follower = Arc::new(Follower::new(Arc::clone(&ledger), &node)?);
         let (table, tables) = watch::channel(Arc::new(Table::default()));
-        let runs_balancer = config.balancer.is_some();
         let keeper = config.keeper(&node)?;
         let member = keeper.as_ref().map_or_else(|| watch::Sender::new(None).subscribe(), Keeper::member);
         let (local_sender, local) = watch::channel(None);
         let runtime = Arc::clone(&config.runtime);
         let images = Arc::new(Images::new(runtime, member.clone(), config.state_dir.join("images")));
-        let router = images.router();
-        let peers = config.peer.as_ref().map(|peer| Peers::new(peer, member.clone(), local.clone(), router));
+        let (members, router) = (Members::default(), images.router());
+        let peers = config.peer.as_ref();
+        let peers = peers.map(|it| Peers::new(it, member.clone(), local.clone(), router, members.clone()));
         let (peers, address) = peers.unzip();
         let (balancer, balancer_handle) =
-            Balancer::new(config.balancer.unwrap_or_default(), tables.clone(), peers);
+            Balancer::new(config.balancer.clone().unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
+        let guard =
+            config.guard.map(|config| Guard { config, node: node.clone(), leases: Arc::clone(&leases) });
         let asked = Asked {
             follower: Arc::clone(&follower),
             runtime: Arc::clone(&config.runtime),
             balancer: balancer_handle.clone(),
             images: Arc::clone(&images),
             leases: Arc::clone(&leases),
+            members,
         };
         let router = http::router(asked, snapshots);
         let control = Control::new(Parts {
@@ -227,20 +234,19 @@ impl Agent {
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let place = match (config.server, &keeper) {
-            (Some(server), Some(keeper)) => Some(server.place(keeper)?),
-            (None, _) | (_, None) => None,
-        };
+        let place = config.server.zip(keeper.as_ref());
+        let place = place.map(|(server, keeper)| server.place(keeper)).transpose()?;
         let link = place.map(|place| link::Link {
             place,
             node: node.clone(),
+            boot: link::boot_id(),
             router: router.clone(),
             local: local_sender,
             seed: config.seed,
         });
         let handle = Handle { node, router, tables, balancer: balancer_handle.clone(), member, local };
-        let balancer = runs_balancer.then_some(balancer);
-        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper }, handle))
+        let balancer = config.balancer.map(|_| balancer);
+        Ok((Self { ledger, lock, control, images, balancer, balancer_handle, link, keeper, guard }, handle))
     }
 
     /// Keeps the node as it is told until `stop`. Containers run on after that, and connections until they end, or for
@@ -276,8 +282,13 @@ impl Agent {
             let _ended_before = drained.run_until_cancelled(relief).await;
             drained.cancelled().await;
         };
+        let guard = async {
+            if let Some(guard) = self.guard {
+                guard.run(stop.clone()).await;
+            }
+        };
         let images = self.images.run(stop.clone());
-        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), images);
+        tokio::join!(biased; Box::pin(control), balancer, link, Box::pin(keeper), guard, images);
     }
 }
 

@@ -1,18 +1,24 @@
-//! The holder: a tiny process that keeps duplicates of the agent's listening sockets, and does nothing else.
+//! The holder: a tiny process beside the agent that outlives it. It keeps duplicates of the agent's listening sockets, and
+//! ends what may not run on when the agent does not.
 //!
 //! A listening socket lives as long as any process has it. With the holder's duplicate, the death of the agent closes no
 //! published port: clients wait in the system's queue until the next agent, which is given all sockets back, accepts
 //! them. For the same reason an agent can be replaced by a newer one without refusing a single connection.
 //!
-//! - The agent starts the holder when it first has something to keep ([`Client::find_or_start`]). The holder is its own
+//! An exclusive task runs under a lease, and the agent stops it when that ends. The holder is told of each lease; what runs
+//! on when the agent should have killed it, it kills: an agent that is dead or stopped keeps nothing running.
+//!
+//! - The agent starts the holder when it first has something to keep or to charge it with ([`Client::find_or_start`]). The holder is its own
 //!   session, so it survives the end of the agent and of its process group. (A service manager that kills everything a
 //!   service has started must be told not to; for systemd that is `KillMode=process`.)
 //! - There is one per socket path: a lock beside the socket sees to that.
-//! - It ends when it is told to, when no agent was connected for [`ALONE`], and when its socket's file was removed.
+//! - It ends when it is told to, when no agent was connected for [`ALONE`] and nothing is left to be ended, and when its
+//!   socket's file was removed.
 //! - It serves its own user only, and takes nothing but listening TCP sockets.
 //!
 //! `message` describes what is said.
 
+mod charge;
 mod client;
 mod message;
 mod process;

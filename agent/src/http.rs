@@ -27,6 +27,7 @@ use tug_model::{Digest, TaskId};
 use crate::control::{Follower, Inside, Rejection, Snapshot};
 use crate::image::Images;
 use crate::lease::LeaseBook;
+use crate::peer::Members;
 use crate::proxy::BalancerHandle;
 use crate::runtime::{ContainerId, Runtime};
 
@@ -41,6 +42,7 @@ pub(crate) struct Asked {
     pub(crate) balancer: BalancerHandle,
     pub(crate) images: Arc<Images>,
     pub(crate) leases: Arc<LeaseBook>,
+    pub(crate) members: Members,
 }
 
 /// What the handlers share.
@@ -61,6 +63,7 @@ pub(crate) fn router(asked: Asked, snapshots: Snapshots) -> Router {
         .route("/endpoints", get(known_endpoints).put(endpoints))
         .route("/lease", put(lease))
         .route("/hints", put(hints))
+        .route("/members", put(members))
         .route("/reports", get(reports))
         .route("/tasks/{id}/logs", get(logs::logs))
         .route("/tasks/{id}/exec", post(exec::exec))
@@ -123,6 +126,18 @@ async fn hints(State(shared): State<Shared>, request: Request) -> Result<StatusC
     let hints: Hints = body(request).await?;
     shared.asked.balancer.set_hints(hints);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who belongs to the cluster.
+async fn members(
+    State(shared): State<Shared>,
+    Query(stamp): Query<Stamp>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let members = body(request).await?;
+    // Whose endpoints are not routed by, is not believed in this either.
+    let known = shared.asked.follower.knows(stamp).map_err(Rejection::Refused);
+    answer(known.map(|()| shared.asked.members.tell(members)))
 }
 
 /// Which images travel.

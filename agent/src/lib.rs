@@ -9,11 +9,12 @@
 //!      └────────── GET /reports ◀──── control: everything, whole, on change and every second
 //! ```
 //!
-//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`; `proxy → peer`; `control, http → image → runtime`;
+//! Arrows between the modules: `app → control, link, http, proxy, health, ledger`; `control → plan, runtime`; `proxy → peer`; `control, http → image → runtime`; `guard → lease, holder → runtime`;
 //! `plan` is pure and knows only `tug-model`, the plain data of [`runtime`] and [`route`].
 
 pub mod app;
 mod control;
+pub mod guard;
 pub mod health;
 pub mod holder;
 mod http;

@@ -29,10 +29,19 @@ use crate::plan::spread;
 pub(crate) struct Link {
     pub(crate) place: Place,
     pub(crate) node: NodeId,
+    /// Which run of the machine this is; `None`: its kernel does not say.
+    pub(crate) boot: Option<String>,
     pub(crate) router: Router,
     /// Is told by which address of this machine the orchestrator is reached; `None`: it is on this machine.
     pub(crate) local: watch::Sender<Option<IpAddr>>,
     pub(crate) seed: u64,
+}
+
+/// The kernel's name for this run of the machine.
+pub(crate) fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    Some(text.trim()).filter(|id| !id.is_empty() && id.chars().all(is_plain)).map(str::to_owned)
 }
 
 /// Where the orchestrator is.
@@ -153,7 +162,8 @@ impl Link {
     {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(LinkError::Ask)?;
-        let request = Request::get(format!("{LINK_PATH}?node={}", self.node))
+        let boot = self.boot.as_ref().map(|boot| format!("&boot={boot}")).unwrap_or_default();
+        let request = Request::get(format!("{LINK_PATH}?node={}{boot}", self.node))
             .header(HOST, "tug")
             .header(CONNECTION, "upgrade")
             .header(UPGRADE, LINK_PROTOCOL)
@@ -210,7 +220,8 @@ mod tests {
     fn waits_grow_and_stay_short_enough_to_be_back_soon() {
         let node = NodeId::parse("n1").unwrap();
         let place = Place::Socket(PathBuf::new());
-        let link = Link { place, node, router: Router::new(), local: watch::Sender::new(None), seed: 1 };
+        let (router, local) = (Router::new(), watch::Sender::new(None));
+        let link = Link { place, node, boot: None, router, local, seed: 1 };
         let waits: Vec<Duration> = (0..40).map(|failures| link.wait(failures)).collect();
         assert!(
             waits[0] < Duration::from_millis(200) && waits[39] >= Duration::from_millis(500),

@@ -2,7 +2,7 @@
 //!
 //! Two agents share one TLS connection (`pool` dials it, `listen` accepts it) and move each connection of a client
 //! through it as one HTTP/2 stream: `CONNECT shop.web.1.7:80`. Both show a certificate of the cluster's authority that
-//! names a node; nobody else is talked to. What follows after ALPN:
+//! names a node that has not been removed; nobody else is talked to. What follows after ALPN:
 //!
 //! | protocol | what is spoken |
 //! |---|---|
@@ -18,6 +18,7 @@
 mod address;
 mod line;
 mod listen;
+mod members;
 mod pool;
 mod tunnel;
 
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub use self::address::Address;
 pub(crate) use self::listen::{Knock, Listener};
+pub use self::members::Members;
 pub(crate) use self::pool::{Neighbour, Pool, TunnelError};
 pub(crate) use self::tunnel::Tunnel;
 use crate::identity::Member;
@@ -58,17 +60,18 @@ pub struct Peers {
 // === impl Peers ===
 
 impl Peers {
-    /// Listens as `config` says and answers requests with `router`, once the node is a `member` of a cluster. `local` is
-    /// the address by which the orchestrator is reached. The second value says where the agent is reached itself.
+    /// Listens as `config` says and answers requests of `members` with `router`, once the node is a `member` of a cluster.
+    /// `local` is the address by which the orchestrator is reached. The second value says where the agent is reached itself.
     pub fn new(
         config: &Config,
         member: watch::Receiver<Option<Member>>,
         local: watch::Receiver<Option<IpAddr>>,
         router: Router,
+        members: Members,
     ) -> (Self, Address) {
         let address = Address::new(config, local);
         let pool = Arc::new(Pool::new(member.clone()));
-        let listener = Listener::new(config.listen, member, address.clone(), router);
+        let listener = Listener::new(config.listen, member, address.clone(), router, members);
         (Self { pool, listener }, address)
     }
 }

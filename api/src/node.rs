@@ -7,11 +7,14 @@
 //! | `PUT /endpoints` | 204, or 409 as above; [endpoints](ServiceEndpoints) that are new to it, one a line, after their [`Stamp`] in the query |
 //! | `PUT /lease` | 204; a [`Lease`] of the node's exclusive tasks, in answer to a report; 409 if it is not for this node |
 //! | `PUT /hints` | 204; [`Hints`] about the backends on other nodes, whole |
+//! | `PUT /members` | 204, or 409 as above; all nodes by their keys, whole, as of the [`Stamp`] in the query |
 //! | `GET /reports` | a stream of [`Report`]s, one a line: now, on every change, and at least every second; asked with `brief=true`, [`Said`]: the uptime alone where everything stands as it did |
 //! | `GET /tasks/{id}/logs` | a stream of [`TaskLogLine`]s |
 //! | `POST /tasks/{id}/exec` | [frames](crate::frame) both ways |
 //! | `GET /usage` | a list of [`TaskUse`] |
 //! | `PUT /images`, `GET /images/{id}` | see [`crate::image`] |
+
+use std::collections::BTreeMap;
 
 use axum::body::Body;
 use futures_util::{Stream, stream};
@@ -21,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
+use tug_model::node::KeyId;
 use tug_model::report::{Report, Said};
 use tug_model::{Bytes, Digest, NanoCpus, NodeId, TaskId, Timestamp};
 
@@ -40,6 +44,9 @@ pub const LINK_PROTOCOL: &str = "tug-link";
 pub struct LinkQuery {
     /// Who dials.
     pub node: NodeId,
+    /// From which run of which machine: the kernel's boot id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 /// The query of the reports.
@@ -109,6 +116,22 @@ impl HintsText {
     }
 }
 
+/// All nodes by their keys, as they are sent: written once, however many agents are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembersText(bytes::Bytes);
+
+impl MembersText {
+    /// Writes them.
+    pub fn new(members: &BTreeMap<&NodeId, &KeyId>) -> Self {
+        Self(serde_json::to_vec(members).expect("names hold nothing that JSON cannot").into())
+    }
+
+    /// How long they are.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Asks one agent.
 #[derive(Debug, Clone)]
 pub struct NodeClient {
@@ -149,8 +172,18 @@ impl NodeClient {
 
     /// Tells the agent which backends on other nodes do not serve, as far as is known.
     pub async fn hint(&self, HintsText(text): HintsText) -> Result<(), CallError> {
+        self.put("/hints", text).await
+    }
+
+    /// Tells the agent who belongs to the cluster, as of `stamp`. An error with the code `conflict` is a refusal.
+    pub async fn introduce(&self, stamp: &Stamp, MembersText(text): MembersText) -> Result<(), CallError> {
+        self.put(&format!("/members{}", query(stamp)?), text).await
+    }
+
+    /// Sends what is JSON already.
+    async fn put(&self, path: &str, text: bytes::Bytes) -> Result<(), CallError> {
         let request =
-            Request::builder().method(Method::PUT).uri("/hints").header(CONTENT_TYPE, "application/json");
+            Request::builder().method(Method::PUT).uri(path).header(CONTENT_TYPE, "application/json");
         let request = request.body(Body::from(text)).map_err(CallError::Request)?;
         call(&self.channel, request).await.map(drop)
     }

@@ -1,6 +1,9 @@
 //! Serving a router on a socket, or on one connection that is open already.
 
+mod requests;
+
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,10 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use self::requests::Requests;
 use crate::tls::{Caller, Peer};
 use crate::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
-/// How long a client has to send the head of a request.
+/// How long a client has to send the head of a request, and the first one at all.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long open requests have to end after a stop was asked for.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -209,24 +213,31 @@ impl House {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router.clone().map_request(move |request: Request<Incoming>| {
+        let (router, requests) = (self.router.clone(), Requests::default());
+        let begun = requests.clone();
+        let service = tower::service_fn(move |request: Request<Incoming>| {
+            let open = begun.begin();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(caller.clone());
-            request
+            let answer = router.clone().oneshot(request);
+            async move { Ok::<_, Infallible>(open.until_the_end_of(answer.await?)) }
         });
-        let service = TowerToHyperService::new(router);
-        let closing = self.closing.clone();
+        let (service, closing) = (TowerToHyperService::new(service), self.closing.clone());
         self.connections.spawn(async move {
             let builder = builder();
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 biased;
-                ended = connection.as_mut() => ended,
-                () = closing.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+                ended = connection.as_mut() => Some(ended),
+                () = closing.cancelled() => None,
+                () = requests.idle(HEAD_TIMEOUT) => None,
+            };
+            let ended = if let Some(ended) = ended {
+                ended
+            } else {
+                connection.as_mut().graceful_shutdown();
+                timeout(STOP_GRACE, connection).await.unwrap_or(Ok(()))
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
@@ -290,7 +301,54 @@ fn builder() -> Builder<TokioExecutor> {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use futures_util::stream::once;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    use super::requests::IDLE;
     use super::*;
+
+    /// So long an answer takes that does not come at once.
+    const LATE: Duration = Duration::from_secs(600);
+
+    async fn late() -> Body {
+        Body::from_stream(once(async {
+            sleep(LATE).await;
+            Ok::<_, Infallible>("late")
+        }))
+    }
+
+    /// A connection to a server, from outside.
+    fn connection() -> DuplexStream {
+        let house = House::new(Router::new().route("/", get("soon")).route("/late", get(late)));
+        let (ours, theirs) = duplex(1 << 10);
+        let permit = Arc::clone(&house.places).try_acquire_owned().unwrap();
+        let place = Place { _permit: permit, _guest: None };
+        house.serve(theirs, Caller { peer: Peer::Nobody, address: None }, place);
+        ours
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_is_asked_is_closed() {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        for (asked, answer, most) in [
+            (&b""[..], "", HEAD_TIMEOUT),
+            (&PREFACE[..5], "", HEAD_TIMEOUT),
+            (PREFACE, "", HEAD_TIMEOUT + STOP_GRACE),
+            (b"GET / HTTP/1.1\r\nhost: tug\r\n\r\n", "soon", 2 * IDLE),
+            (b"GET /late HTTP/1.1\r\nhost: tug\r\n\r\n", "late", LATE + 2 * IDLE),
+        ] {
+            let mut stream = connection();
+            stream.write_all(asked).await.unwrap();
+            let mut answered = Vec::new();
+            let asked = String::from_utf8_lossy(asked);
+            let read = timeout(most, stream.read_to_end(&mut answered)).await;
+            read.unwrap_or_else(|_| panic!("after {most:?} it is open: {asked}")).unwrap();
+            let answered = String::from_utf8_lossy(&answered);
+            assert!(answered.contains(answer), "{asked}: {answered}");
+        }
+    }
 
     #[test]
     fn one_network_address_has_its_share_of_the_connections_and_gets_them_back() {

@@ -84,6 +84,8 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(credentials.clone()));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A session that is resumed would go on with a certificate that has ended: it is looked at in every handshake.
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

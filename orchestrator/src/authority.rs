@@ -203,12 +203,33 @@ fn date(at: Timestamp) -> OffsetDateTime {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use tug_api::tls::{self, ClientCertificates, Credentials, Peer, key_of_certificate};
     use tug_api::transport::TlsServer;
+    use x509_parser::prelude::{FromDer, X509Certificate};
 
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_790_000_000_000);
+    /// Requests that OpenSSL made (`openssl req -new`), with keys of kinds that are not taken.
+    const RSA_512: &str = "MIHJMHUCAQAwEDEOMAwGA1UEAwwFYXR0aWMwXDANBgkqhkiG9w0BAQEFAANLADBIAkEAyKoy0pOeKXUGu5dKDdWW8BXt5UImRWdj\
+        rxZ4a+tq/qaugOJZpG75vxsnYgd0Ow/RfcZsV8V0MERFDEFMJCeR7wIDAQABoAAwDQYJKoZIhvcNAQELBQADQQCXoT3F32lSBkDN\
+        v4akV2X6Kj7hTKI9thHJeq7soOgeGs2BqVfBDedIB8B59Qx1PdQ02wcuECwwGA401tziUiK4";
+    const RSA_2048: &str = "MIICVTCCAT0CAQAwEDEOMAwGA1UEAwwFYXR0aWMwggEiMA0GCSqGSIb3DQEBAQUAA4IBDwAwggEKAoIBAQDIGVs/kT8VYjxF0906\
+        uF40SFMCjZN9GEYyU+rw9nnZ7CfWEfkcklx4ADReFdJ028aorWdAi2tP+SMl51qvwuNnioiT+0nsyqH7yzvK0Z0SrHRhjF8SqFKv\
+        Ald82X9YZlwk7k6ZwIADAqCazIDQRqjcea/wMt8gs6MsfbAZ+dFvyBfS5mIYbORbRT44LWQlu57r5fDkb9rAYOWI48bu9LKacwz7\
+        v/dd/TBIuEukQl9BJCii8C9coVxngDeTd2HKPtvbLeYp1C82LFr5PXeMFX09LW6wwuwOMG9GPQT1AKvfR28is2OigSFXaamVSz5y\
+        QH6i3X9avHSZsOlaGYCRa7QdAgMBAAGgADANBgkqhkiG9w0BAQsFAAOCAQEAiq9a7jleZc8EoMDL+UYqeYP3d+xWO3YVjPATpxx3\
+        WCuLOsbGau+j97vsAvL6k70EtdrW9vwJriC56YDHiBjfQ+k1EH8nKHoA4tR6u0ET3qfmW4dd4ZeES+yvbgL9Euh83w+MZEwwRoM6\
+        Pd3JFMKFXM8HT8vYgWUqdNCOI65kblErdsnL/xAEtn6Av0TUa9A7MBdukdr7AqatDo+WHaxcKfp2mORhmTxf5SBUDuI4k4y6lCd0\
+        cH2JOW6BjcYNPeF9Xj3HZaSAgkbbfzmLcNF26yHViVG170Jel8si9NY7uyAsJAtrLHjMDAdQvXNlByaOLh/ZApCbQDDwsTbA3NgZ\
+        SA==";
+    const P_521: &str = "MIIBUzCBtQIBADAQMQ4wDAYDVQQDDAVhdHRpYzCBmzAQBgcqhkjOPQIBBgUrgQQAIwOBhgAEAB6V53sWaWOMc5WM2ht/2fRdIm1+\
+        B5cR5rW8soR3J2F6oQzqny8C/cDvSSuQ1esvsvYyslg7O9MElon/8g4s9yYPADqa+45+0sq/x/tUP5I+Oi0aktfkP94W49EEwWF+\
+        K9bE91vTtbMgDcyhfs5PBoOqdubyzntORclIKt8wkFEGcwQRoAAwCgYIKoZIzj0EAwIDgYwAMIGIAkIBii4Zz1mBJUTkPCCE1g+Q\
+        SaVmluWPZ7fQ9D9ezhvdon1uOe9edwzrZYyTcpniBwk99AEVlc30WZqswpU9XIRqDL8CQgC12cEmX8GMR1mxu03daT18+hD3vMLH\
+        Cqm1ihOmbRdfNVBFZ909we3bQm789q4dXqyMjTUYXZnn2yozv7YQWUqCeA==";
 
     fn authority() -> Authority {
         Authority::for_test("c1", Millis::from_secs(3600), NOW)
@@ -216,7 +237,9 @@ mod tests {
 
     fn request(key: &KeyPair, name: &str) -> String {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name = super::name("root");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.not_after = date(NOW.plus(OWN_LIFE));
         params.serialize_request(key).unwrap().pem().unwrap()
     }
@@ -224,7 +247,16 @@ mod tests {
     /// The first certificate of a chain.
     fn first_der(chain: &str) -> Vec<u8> {
         let body: String = chain.lines().skip(1).take_while(|line| !line.starts_with('-')).collect();
-        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap()
+        decoded(&body)
+    }
+
+    fn decoded(text: &str) -> Vec<u8> {
+        STANDARD.decode(text).unwrap()
+    }
+
+    fn pem(csr: &[u8]) -> String {
+        let body = STANDARD.encode(csr);
+        format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n")
     }
 
     #[test]
@@ -236,6 +268,13 @@ mod tests {
         let certificate = first_der(&signed.chain);
         assert_eq!(Peer::of_certificate(&certificate), Peer::Node { node, key: signed.key.clone() });
         assert_eq!(key_of_certificate(&certificate), Some(signed.key));
+
+        let (_, made) = X509Certificate::from_der(&certificate).unwrap();
+        assert_eq!(made.subject().to_string(), "CN=attic.node.tug.internal");
+        assert!(!made.is_ca() && !made.key_usage().unwrap().unwrap().value.key_cert_sign());
+        let validity = [made.validity().not_before, made.validity().not_after];
+        let [from, until] = validity.map(|at| u64::try_from(at.timestamp()).unwrap() * 1000);
+        assert_eq!((from, until), (NOW.0 - BACKDATED.0, NOW.0 + authority.life.0));
     }
 
     #[tokio::test]
@@ -282,11 +321,24 @@ mod tests {
         assert_eq!(authority.node(&node, "x", NOW), Err(RequestError::Unreadable));
         let huge = "x".repeat(1 << 20);
         assert_eq!(authority.node(&node, &huge, NOW), Err(RequestError::Unreadable));
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut forged = request(&key, "x").into_bytes();
-        let middle = forged.len() / 2;
-        forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
-        let forged = String::from_utf8(forged).unwrap();
-        assert_eq!(authority.node(&node, &forged, NOW), Err(RequestError::Unreadable));
+        for weak in [RSA_512, RSA_2048, P_521] {
+            let csr = pem(&decoded(weak));
+            let error = authority.node(&node, &csr, NOW).unwrap_err();
+            assert!(matches!(error, RequestError::WeakKey | RequestError::Unreadable), "{error:?}: {csr}");
+            assert_eq!(Authority::key_of_request(&csr), Err(error));
+        }
+        assert_eq!(authority.node(&node, &pem(&decoded(RSA_2048)), NOW), Err(RequestError::WeakKey));
+    }
+
+    #[test]
+    fn a_request_for_somebody_elses_key_is_refused() {
+        let authority = authority();
+        let node = NodeId::parse("attic").unwrap();
+        let [ours, theirs] = [(), ()].map(|()| KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
+        let csr = first_der(&request(&ours, "x"));
+        assert!(authority.node(&node, &pem(&csr), NOW).is_ok());
+        let at = csr.windows(65).position(|part| part == ours.public_key_raw()).unwrap();
+        let forged = [&csr[..at], theirs.public_key_raw(), &csr[at + 65..]].concat();
+        assert_eq!(authority.node(&node, &pem(&forged), NOW), Err(RequestError::Unreadable));
     }
 }

@@ -3,7 +3,7 @@
 //! A session asks its agent two things: to follow the node's assignment and the endpoints, whenever the `board` has
 //! something new (`push`), and for its reports (`session`), which it answers with leases where the node has exclusive
 //! tasks (`lease`). What comes of it is one [`Observed`], published whole. Which backends of other nodes do not serve, it
-//! is told beside that (`hints`).
+//! is told beside that (`hints`), and who belongs to the cluster (`members`).
 //!
 //! What an agent acknowledges is on its disk; what it reports as followed is what it acts and routes by. Only the latter
 //! counts for the planner.
@@ -11,7 +11,8 @@
 //! **Guarantees.** An agent is never sent anything that is older than what it has acknowledged. A node that has
 //! been silent for three seconds is not connected any more, whatever its connection says.
 //!
-//! **Assumptions.** There is at most one session of a node; a newer one ends the older.
+//! **Assumptions.** There is at most one session of a node; a newer one ends the older. A second machine with the key of one
+//! that is connected has been refused before (`origin`).
 
 mod board;
 #[cfg(test)]
@@ -20,6 +21,8 @@ mod hints;
 mod images;
 mod keep;
 mod lease;
+mod members;
+mod origin;
 mod push;
 mod session;
 
@@ -31,13 +34,15 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tug_api::Clock;
-use tug_api::node::{HintsText, NodeClient};
+use tug_api::node::{HintsText, MembersText, NodeClient};
 use tug_api::transport::Channel;
 use tug_model::assignment::{Hints, Run};
 use tug_model::report::{Following, Report};
 use tug_model::{Millis, NodeId, Revision, Timestamp};
 
 use self::board::{Board, Touched};
+pub use self::origin::Origin;
+pub(crate) use self::origin::Rival;
 use self::session::Session;
 use crate::plan::{Deaf, Grants, NodeObserved, Observed};
 use crate::store::Store;
@@ -70,6 +75,7 @@ struct Shared {
     changed: Notify,
     published: watch::Sender<Arc<Observed>>,
     hints: watch::Sender<Arc<HintsText>>,
+    members: watch::Sender<Arc<MembersText>>,
     /// Which leases may be given out; before the planner is there, none.
     grants: OnceLock<watch::Receiver<Arc<Grants>>>,
 }
@@ -89,6 +95,9 @@ struct Known {
 #[derive(Debug)]
 struct Connection {
     number: u64,
+    origin: Origin,
+    /// Another machine was found that dials as this node.
+    has_rival: bool,
     ending: CancellationToken,
     wake: Arc<Wake>,
     /// `None` when the session has ended.
@@ -143,6 +152,7 @@ impl Nodes {
             changed: Notify::new(),
             published: watch::Sender::default(),
             hints: watch::Sender::new(Arc::new(HintsText::new(&Hints::default()))),
+            members: watch::Sender::new(Arc::new(MembersText::new(&members::with_keys(&state.nodes)))),
             grants: OnceLock::new(),
         });
         (Self(Arc::clone(&shared)), Publisher(shared))
@@ -155,6 +165,11 @@ impl Nodes {
 
     /// From now on the agent of `node` is asked over `channel`. An older session of the node ends.
     pub fn register(&self, node: NodeId, channel: Channel) {
+        self.register_from(Origin::default(), node, channel);
+    }
+
+    /// The same; it is known where the agent dials from.
+    pub fn register_from(&self, origin: Origin, node: NodeId, channel: Channel) {
         let shared = &self.0;
         if shared.closing.is_cancelled() {
             return;
@@ -164,6 +179,8 @@ impl Nodes {
         known.last_number += 1;
         let connection = Connection {
             number: known.last_number,
+            origin,
+            has_rival: false,
             ending: shared.closing.child_token(),
             wake: Arc::default(),
             client: Some(client.clone()),
@@ -227,6 +244,7 @@ impl Publisher {
         let shared = &self.0;
         shared.sessions.spawn(board::keep(Arc::clone(shared)));
         shared.sessions.spawn(hints::keep(Arc::clone(shared)));
+        shared.sessions.spawn(members::keep(Arc::clone(shared)));
         shared.sessions.spawn(images::keep(Arc::clone(shared)));
         loop {
             tokio::select! {

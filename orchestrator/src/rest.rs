@@ -25,6 +25,7 @@ mod merge;
 mod mutate;
 mod own;
 mod pins;
+mod places;
 mod projects;
 mod servers;
 mod stand;
@@ -39,13 +40,14 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use http::Method;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch as cell};
+use tokio::sync::{Semaphore, watch as cell};
 use tokio_util::sync::CancellationToken;
 use tug_api::{ApiError, Clock, Code};
 use tug_model::report::Phase;
 use tug_model::token::AccessRole;
 
-use self::authorise::{Guard, Need};
+use self::authorise::{Guard, Need, Who};
+use self::places::{Places, Taken};
 use self::stand::Stand;
 use crate::authority::Authority;
 use crate::metrics::{Levels, Metrics, OpenStream, PlannerLevels};
@@ -55,9 +57,6 @@ use crate::store::Store;
 
 pub use self::document::document;
 pub use self::servers::Servers;
-
-/// So many watches, logs and exec conversations are open at once.
-const MOST_STREAMS: usize = 64;
 
 /// What the API is made of.
 #[derive(Debug)]
@@ -98,14 +97,14 @@ struct Context {
     servers: Servers,
     gate: gate::Gate,
     private: Vec<PathBuf>,
-    streams: Arc<Semaphore>,
+    places: Places,
     outputs: Arc<Semaphore>,
 }
 
 /// A stream's place among the open ones.
 #[derive(Debug)]
 struct Place {
-    _permit: OwnedSemaphorePermit,
+    _taken: Taken,
     _counted: OpenStream,
 }
 
@@ -126,7 +125,7 @@ pub fn router(config: Config) -> Router {
         servers: config.servers,
         gate: gate::Gate::default(),
         private: config.private,
-        streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+        places: Places::new(),
         outputs: Arc::new(Semaphore::new(logs::MOST_OUTPUTS)),
     });
     let mut router = Router::new();
@@ -181,13 +180,9 @@ fn routes() -> Vec<(Method, &'static str, Need, MethodRouter<Shared>)> {
 // === impl Context ===
 
 impl Context {
-    /// A place for one more stream.
-    fn place(&self, kind: &'static str) -> Result<Place, ApiError> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            let message = format!("{MOST_STREAMS} watches, logs and exec conversations are open already");
-            ApiError::new(Code::TooMany, message).hint("end one of them, then try again")
-        })?;
-        Ok(Place { _permit: permit, _counted: self.metrics.open(kind) })
+    /// A place for one more stream of `who`.
+    fn place(&self, kind: &'static str, who: &Who) -> Result<Place, ApiError> {
+        Ok(Place { _taken: self.places.take(who)?, _counted: self.metrics.open(kind) })
     }
 
     /// What signs certificates.

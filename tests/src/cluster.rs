@@ -1,6 +1,7 @@
 //! A Tug on the hosts of a lab: control plane and node on the first, the others joined as people join them, by the line
 //! that `tug token create` prints. Its daemons are services of the hosts, so they end with these, whatever happens.
 
+mod certificate;
 mod look;
 
 use std::collections::BTreeMap;
@@ -53,23 +54,31 @@ pub struct Cluster<'l> {
 impl<'l> Cluster<'l> {
     /// Starts it on all hosts of `lab`, and waits until all nodes are connected. It logs what helps to find mistakes.
     pub async fn start(lab: &'l Lab, home: Home) -> Result<Self> {
-        Self::start_with(lab, home, &["--log", LOG, "--log-format", "text"]).await
+        Self::start_on(lab, home, lab.hosts().len()).await
     }
 
-    /// The same, with these options for all daemons.
+    /// The same on so many of the hosts, the first ones: others can join later.
+    pub async fn start_on(lab: &'l Lab, home: Home, hosts: usize) -> Result<Self> {
+        Self::begin(lab, home, hosts, &["--log", LOG, "--log-format", "text"]).await
+    }
+
+    /// On all of them, with these options for all daemons.
     pub async fn start_with(lab: &'l Lab, home: Home, extra: &[&str]) -> Result<Self> {
+        Self::begin(lab, home, lab.hosts().len(), extra).await
+    }
+
+    async fn begin(lab: &'l Lab, home: Home, hosts: usize, extra: &[&str]) -> Result<Self> {
         let extra = extra.iter().map(|&word| word.to_owned()).collect();
         let cluster = Self { lab, home, extra, agents: Mutex::default(), _turn: turn().await };
         cluster.load_image().await?;
         cluster.start_server().await?;
-        for number in 2..=lab.hosts().len() {
+        for number in 2..=hosts {
             cluster.join(number).await?;
             cluster.start_agent(number)?;
         }
-        let all = lab.hosts().len();
         cluster
             .until_nodes("all to be connected", |nodes| {
-                nodes.len() == all && nodes.iter().all(|node| node.connected && node.engine.is_some())
+                nodes.len() == hosts && nodes.iter().all(|node| node.connected && node.engine.is_some())
             })
             .await?;
         Ok(cluster)
@@ -187,6 +196,12 @@ impl<'l> Cluster<'l> {
         self.host(number).end(&name, signal).await
     }
 
+    /// Signals the agent of a host.
+    pub fn signal_agent(&self, number: usize, signal: Signal) -> Result<()> {
+        let name = self.agents().get(&number).cloned().context("no agent runs there")?;
+        self.host(number).signal(&name, signal)
+    }
+
     /// Asks an agent to end and starts the next one at once: an upgrade, in which the two overlap.
     pub async fn replace_agent(&self, number: usize) -> Result<()> {
         let old = self.agents().get(&number).cloned().context("no agent runs there")?;
@@ -229,7 +244,7 @@ impl<'l> Cluster<'l> {
             self.host(number).end(&name, Signal::TERM).await?;
         }
         self.end_server(Signal::TERM).await?;
-        for number in 1..=self.lab.hosts().len() {
+        for number in (1..=self.lab.hosts().len()).filter(|number| self.state(*number).exists()) {
             self.forget(number).await?;
         }
         Ok(())

@@ -99,8 +99,10 @@ impl Lab {
         host.start_engine().await
     }
 
-    /// Every process of a host ends at once.
+    /// Every process of a host ends at once, and nobody is told: its cable goes first, since the kernel would close every
+    /// connection on behalf of the processes, which no machine without power does.
     pub async fn power_off(&self, host: &Host) -> Result<()> {
+        self.cut(host)?;
         host.power_off().await
     }
 

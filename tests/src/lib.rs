@@ -17,3 +17,4 @@ pub mod machine;
 pub mod running;
 pub mod sim;
 pub mod tug;
+pub mod witness;

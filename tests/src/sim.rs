@@ -45,13 +45,13 @@
 //! | what happens | where, or why not |
 //! |---|---|
 //! | kill at any moment of a write, a power cut, damage, a full disk | the store's own tests (`orchestrator/src/store/tests`), `e2e/durability.rs` |
-//! | a copy of a store is put back with nothing that says so; two control planes on one state | the tests of `model::assignment` and the agent; `e2e/cluster/absence.rs`; the lock, `e2e/daemons.rs` |
+//! | a copy of a store, or another cluster's, is put back with nothing that says so; two control planes on one state | the tests of `model::assignment` and the agent; `e2e/cluster/absence.rs`; the lock, `e2e/daemons.rs` |
 //! | a task that ignores its signal | `e2e/order.rs`: the fake engine's processes end when told, but for `stubborn:…` |
 //! | an agent is replaced under load; the balancer dies | `e2e/survival.rs`, `agent/src/proxy/tests` |
 //! | real engines killed and suspended, containers that an engine lost sight of | `e2e/engine.rs`, `e2e/cluster`: a fake knows only what it was told |
 //! | two machines with one address; packets lost by chance | nowhere: there are no packets here |
 //! | a cable between two machines is cut, and each still reaches the control plane | `agent/src/proxy/tests/peers.rs`: balancers do not run here, they have no virtual sockets |
-//! | certificates that end | the tests of `agent::identity`, `orchestrator::authority`: nodes have none here |
+//! | certificates that end | `it/membership.rs`, the tests of `orchestrator::app`, `e2e/cluster/faults.rs`: nodes have none here |
 //! | pulls that fail, wrong digests | the tests of images, `agent/tests/docker/registry.rs` |
 //! | names, etcd | there are none |
 

@@ -97,6 +97,11 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether what is said as of `stamp` counts here, or why not.
+    pub(crate) fn knows(&self, stamp: Stamp) -> Result<(), Refusal> {
+        self.orders.borrow().updated(stamp, Vec::new()).map(drop)
+    }
+
     /// What the node knows of the endpoints.
     pub(crate) fn known_endpoints(&self) -> Known {
         self.orders.borrow().endpoints().known()

@@ -70,6 +70,7 @@ impl Machine {
             server: None,
             balancer: None,
             peer: None,
+            guard: None,
             concurrency: 4,
             seed: 1,
         }

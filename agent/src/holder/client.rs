@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
+use tug_model::{Millis, NodeId, TaskId};
 
 use super::message::{self, Answer, Question, Received, VERSION};
 use super::{HolderConfig, Place};
@@ -154,6 +155,19 @@ impl Client {
     /// Lets it close its duplicate of the socket of `place`.
     pub async fn forget(&mut self, place: Place) -> Result<(), ClientError> {
         self.ask("close a socket", &Question::Forget { place }, None).await.map(drop)
+    }
+
+    /// From now on it kills the container of `task` on the Engine behind that socket when the machine will have been up for
+    /// `until`, unless it is told a later time before.
+    pub async fn charge(
+        &mut self,
+        engine: &Path,
+        node: &NodeId,
+        task: TaskId,
+        until: Millis,
+    ) -> Result<(), ClientError> {
+        let question = Question::Charge { engine: engine.to_owned(), node: node.clone(), task, until };
+        self.ask("end a task in time", &question, None).await.map(drop)
     }
 
     /// Lets it close everything and end.

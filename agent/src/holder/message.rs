@@ -10,6 +10,7 @@
 //! | `get` number *n*, counted from 0 | | `kept` with the descriptor of the *n*-th socket, or `done` after the last |
 //! | `keep` a socket under a place | it | `done` |
 //! | `forget` the socket of a place | | `done`, also when there was none |
+//! | `charge`: kill the container of a task at that time, unless a later one is said | | `done` |
 //! | `release`: close everything and end | | `done` |
 //!
 //! Every question may be answered by `refused`; a packet that is not a question ends the connection. A holder outlives
@@ -19,6 +20,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -27,6 +29,7 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tug_model::{Millis, NodeId, TaskId};
 
 use super::Place;
 
@@ -44,6 +47,7 @@ pub(super) enum Question {
     Get { number: usize },
     Keep { place: Place },
     Forget { place: Place },
+    Charge { engine: PathBuf, node: NodeId, task: TaskId, until: Millis },
     Release {},
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +19,7 @@ use rustix::process::geteuid;
 use tokio::time::Instant;
 
 use super::Place;
+use super::charge::{Charge, Charges};
 use super::message::{self, Answer, Question, Received, VERSION};
 
 /// How often the holder looks whether its socket's file is still there.
@@ -50,6 +52,9 @@ pub enum HoldError {
         #[source]
         source: io::Error,
     },
+    /// The thread that ends containers.
+    #[error("watch what is to be ended")]
+    Watch(#[source] io::Error),
     /// Waiting for anything to happen.
     #[error("wait for an agent")]
     Wait(#[source] io::Error),
@@ -61,6 +66,7 @@ struct Holder {
     door: OwnedFd,
     agents: Vec<Agent>,
     sockets: BTreeMap<Place, OwnedFd>,
+    charges: Arc<Charges>,
     is_released: bool,
 }
 
@@ -74,7 +80,8 @@ struct Agent {
 /// Which file is at a path: another one of the same name is another file.
 type FileId = (u64, u64);
 
-/// Keeps sockets until told to end, until no agent was connected for `alone`, or until the file at `socket` is gone.
+/// Keeps sockets until told to end, until no agent was connected for `alone` and nothing is to be ended any more, or
+/// until the file at `socket` is gone.
 /// Returns at once, successfully, if another holder is there already.
 ///
 /// Blocks the thread: it is meant to be all that its process does.
@@ -88,10 +95,14 @@ pub fn run(socket: &Path, alone: Duration) -> Result<(), HoldError> {
     let listen_error = |source| HoldError::Listen { path: socket.to_owned(), source };
     let door = open_door(socket).map_err(listen_error)?;
     let own_file = file_id(socket);
-    let mut holder = Holder { door, agents: Vec::new(), sockets: BTreeMap::new(), is_released: false };
+    let charges = Arc::new(Charges::default());
+    let watched = Arc::clone(&charges);
+    std::thread::Builder::new().spawn(move || watched.watch()).map_err(HoldError::Watch)?;
+    let (agents, sockets) = (Vec::new(), BTreeMap::new());
+    let mut holder = Holder { door, agents, sockets, charges, is_released: false };
     let mut alone_since = Instant::now();
     while !holder.is_released && own_file.is_some() && file_id(socket) == own_file {
-        if !holder.agents.is_empty() {
+        if !holder.agents.is_empty() || !holder.charges.is_empty() {
             alone_since = Instant::now();
         }
         let Some(rest) = alone.checked_sub(alone_since.elapsed()).filter(|rest| !rest.is_zero()) else {
@@ -202,6 +213,7 @@ impl Holder {
             | Question::Hello { .. }
             | Question::Keep { .. }
             | Question::Forget { .. }
+            | Question::Charge { .. }
             | Question::Release {} => None,
         };
         let socket = number.and_then(|number| self.sockets.values().nth(number));
@@ -235,6 +247,11 @@ impl Holder {
             },
             Question::Forget { place } => {
                 self.sockets.remove(place);
+                Answer::Done {}
+            }
+            Question::Charge { engine, node, task, until } => {
+                let charge = Charge { engine: engine.clone(), node: node.clone(), until: *until };
+                self.charges.set(task.clone(), charge);
                 Answer::Done {}
             }
             Question::Release {} => {

@@ -15,7 +15,10 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, sendmsg, socket_with,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
+use tug_api::Clock;
+use tug_model::{Millis, NodeId, TaskId};
 
 use super::message::{self, Answer, LONGEST, Question, Received, VERSION};
 use super::{Client, HolderConfig, Place};
@@ -191,6 +194,40 @@ async fn a_holder_whose_socket_was_removed_ends() {
     let _client = holder.client().await;
     fs::remove_file(holder.socket()).unwrap();
     holder.ended().await;
+}
+
+#[tokio::test]
+async fn what_is_due_is_ended_also_when_no_agent_is_there_any_more() {
+    let mut holder = Holder::start(Duration::from_millis(300)).await;
+    let path = holder.directory.path().join("engine");
+    let engine = tokio::net::UnixListener::bind(&path).unwrap();
+    let clock = Clock::system();
+    let mut client = holder.client().await;
+    let (node, task) = (NodeId::parse("n1").unwrap(), TaskId::parse("shop.db.1.5").unwrap());
+    client.charge(&path, &node, task.clone(), clock.uptime()).await.unwrap();
+    answer(&engine, "500 Internal Server Error", "{}").await;
+    let until = Millis(clock.uptime().0 + 1_000);
+    client.charge(&path, &node, task, until).await.unwrap();
+    drop(client);
+    let request = answer(&engine, "200 OK", "[]").await;
+    assert!(clock.uptime() >= until, "it asks no sooner than it must");
+    assert!(request.starts_with("GET ") && request.contains("/containers/json?"), "{request}");
+    holder.ended().await;
+}
+
+/// Answers one request to an Engine.
+async fn answer(engine: &tokio::net::UnixListener, status: &str, body: &str) -> String {
+    let (mut connection, _) = engine.accept().await.unwrap();
+    let mut request = String::new();
+    while !request.contains("\r\n\r\n") {
+        let mut bytes = [0; 1024];
+        let count = connection.read(&mut bytes).await.unwrap();
+        request.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    connection.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+    request
 }
 
 #[tokio::test]

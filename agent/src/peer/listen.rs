@@ -21,16 +21,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tug_api::error::chain;
 use tug_api::tls::{Caller, ClientCertificates, Peer, TlsError, server_config};
+use tug_model::node::KeyId;
 use tug_model::{NodeId, TaskId};
 
 use super::line::{self, Heard};
-use super::{Address, REQUESTS, TUNNELS, Tunnel};
+use super::{Address, Members, REQUESTS, TUNNELS, Tunnel};
 use crate::identity::Member;
 
 /// How long another agent has to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// So many may be about it at once; more wait to be accepted.
 const HANDSHAKES: usize = 128;
+/// How long somebody waits who is no node, as far as is known here: the news of who has just joined is on its way.
+const NEWS: Duration = Duration::from_secs(2);
 /// How often a port that cannot be listened on is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after the system had no room for another connection.
@@ -43,6 +46,7 @@ pub(crate) struct Listener {
     member: watch::Receiver<Option<Member>>,
     address: Address,
     router: Router,
+    members: Members,
 }
 
 /// A node's agent that wants a connection to a task.
@@ -59,6 +63,7 @@ pub(crate) struct Knock {
 struct Entrance<H> {
     member: watch::Receiver<Option<Member>>,
     router: Router,
+    members: Members,
     answer: H,
     stop: CancellationToken,
 }
@@ -66,7 +71,7 @@ struct Entrance<H> {
 /// Another agent.
 struct Guest {
     node: NodeId,
-    peer: Peer,
+    key: KeyId,
     takes_tunnels: bool,
     stream: TlsStream<TcpStream>,
 }
@@ -79,8 +84,9 @@ impl Listener {
         member: watch::Receiver<Option<Member>>,
         address: Address,
         router: Router,
+        members: Members,
     ) -> Self {
-        Self { listen, member, address, router }
+        Self { listen, member, address, router, members }
     }
 
     /// Accepts until `stop`. Each wish for a connection goes to `answer`; `closed` is told why the port is not open, or that
@@ -95,8 +101,8 @@ impl Listener {
         H: Fn(Knock) + Send + Sync + 'static,
     {
         let Some(listener) = stop.run_until_cancelled(self.open(closed)).await else { return };
-        let Self { member, router, .. } = self;
-        let entrance = Arc::new(Entrance { member, router, answer, stop });
+        let Self { member, router, members, .. } = self;
+        let entrance = Arc::new(Entrance { member, router, members, answer, stop });
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
             let accepted = async {
@@ -161,21 +167,28 @@ impl<H: Fn(Knock)> Entrance<H> {
         };
         let certificate = session.peer_certificates().and_then(|chain| chain.first());
         let peer = certificate.map_or(Peer::Nobody, |certificate| Peer::of_certificate(certificate));
-        match &peer {
-            Peer::Node { node, .. } => Ok(Guest { node: node.clone(), peer, takes_tunnels, stream }),
-            Peer::Local | Peer::Server | Peer::Nobody => Err(refused("its certificate names no node")),
-        }
+        let Peer::Node { node, key } = peer else { return Err(refused("its certificate names no node")) };
+        let admitted = timeout(NEWS, self.members.admitted(&node, &key)).await;
+        admitted.map_err(|_| refused("its node is not, or no longer, part of the cluster"))?;
+        Ok(Guest { node, key, takes_tunnels, stream })
     }
 
     async fn serve(&self, guest: Guest, address: SocketAddr) {
-        let Guest { node, peer, takes_tunnels, stream } = guest;
+        let Guest { node, key, takes_tunnels, stream } = guest;
         tracing::debug!(%node, %address, takes_tunnels, "another agent connected");
-        let ended = if takes_tunnels {
-            self.tunnels(&node, stream).await.map_err(|error| chain(&error))
-        } else {
+        let served = async {
+            if takes_tunnels {
+                return self.tunnels(&node, stream).await.map_err(|error| chain(&error));
+            }
+            let peer = Peer::Node { node: node.clone(), key: key.clone() };
             let router = self.router.clone().layer(Extension(Caller { peer, address: Some(address) }));
             let served = tug_api::serve::connection(stream, router, self.stop.clone());
             served.await.map_err(|error| chain(&error))
+        };
+        let ended = tokio::select! {
+            biased;
+            () = self.members.shut_out(&node, &key) => Err("its node was removed".to_owned()),
+            ended = served => ended,
         };
         tracing::debug!(%node, %address, reason = ended.err(), "the connection of another agent ended");
     }
@@ -223,8 +236,6 @@ fn acceptor(member: &Member) -> Result<TlsAcceptor, TlsError> {
     let config = server_config(&member.credentials, &member.authority_pem, ClientCertificates::Required)?;
     let mut config = ServerConfig::clone(&config);
     config.alpn_protocols = vec![TUNNELS.to_vec(), REQUESTS.to_vec()];
-    // A certificate is looked at whenever a connection is made.
-    config.send_tls13_tickets = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

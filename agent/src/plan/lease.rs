@@ -10,7 +10,7 @@ use tug_model::{Millis, TaskId};
 
 use super::View;
 use super::step::Step;
-use crate::runtime::{Found, State};
+use crate::runtime::Found;
 
 /// The leases of a node, as they stand at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,6 +68,14 @@ impl Leases {
         held.is_some_and(|held| held.until.0 >= self.uptime.0.saturating_add(LEAST_TO_START.0))
     }
 
+    /// When what runs of each task has ended at the latest, unless there is another lease by then. What had to end before
+    /// now is not among it.
+    pub fn ends(&self) -> Vec<(TaskId, Millis)> {
+        let end = |held: &Held| Millis(held.until.0.saturating_add(STOPS_WITHIN.0));
+        let ends = self.held.iter().map(|(task, held)| (task.clone(), end(held)));
+        ends.filter(|(_, end)| *end > self.uptime).collect()
+    }
+
     /// How long what runs of a task may still take to stop after its lease has ended.
     pub fn grace(&self, task: &TaskId, wanted: Millis) -> Millis {
         let end = self.held.get(task).map_or(0, |held| held.until.0.saturating_add(STOPS_WITHIN.0));
@@ -78,7 +86,7 @@ impl Leases {
 /// What has to stop now because its lease has ended, whatever else is known.
 pub fn overdue(view: &View<'_>) -> Overdue {
     let (leases, mut overdue) = (&view.memory.leases, Overdue::default());
-    for found in view.ours().filter(|found| view.is_exclusive(found) && may_run(found)) {
+    for found in view.ours().filter(|found| view.is_exclusive(found) && found.state.may_run()) {
         let task = &found.identity.task;
         if let Some(until) = leases.until(task) {
             overdue.next = Some(overdue.next.map_or(until, |earlier| earlier.min(until)));
@@ -93,14 +101,6 @@ pub fn overdue(view: &View<'_>) -> Overdue {
         });
     }
     overdue
-}
-
-/// Whether it runs, or anybody could let it go on.
-fn may_run(found: &Found) -> bool {
-    match found.state {
-        State::Running { .. } | State::Paused | State::Restarting => true,
-        State::Created | State::Exited { .. } | State::Dead | State::Removing => false,
-    }
 }
 
 // === impl View ===

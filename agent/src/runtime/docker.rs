@@ -13,6 +13,7 @@ mod lifecycle;
 mod lines;
 mod list;
 mod logs;
+mod lost;
 mod raw;
 mod resources;
 mod stats;

@@ -117,6 +117,18 @@ impl fmt::Display for ContainerId {
     }
 }
 
+// === impl State ===
+
+impl State {
+    /// Whether its process runs, or anybody could let it go on.
+    pub fn may_run(&self) -> bool {
+        match self {
+            Self::Running { .. } | Self::Paused | Self::Restarting => true,
+            Self::Created | Self::Exited { .. } | Self::Dead | Self::Removing => false,
+        }
+    }
+}
+
 // === impl Found ===
 
 impl Found {

@@ -100,6 +100,19 @@ async fn a_certificate_says_who_is_asking() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_looked_at_in_every_handshake() {
+    let (authority, stop) = (Authority::new(), CancellationToken::new());
+    let address = server(&authority, ClientCertificates::Optional, &stop).await;
+    let shown = Credentials::new(&authority.identity("attic.node.tug.internal")).unwrap();
+    let config = client_config(&authority.pem, Some(&shown)).unwrap();
+    ask(&address, Arc::clone(&config)).await.unwrap();
+    let server = TlsServer { addresses: vec![address], name: server_name(), config };
+    let again = server.dial(&[b"h2"]).await.unwrap();
+    assert_eq!(again.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    stop.cancel();
+}
+
+#[tokio::test]
 async fn another_authority_convinces_neither_side() {
     let (ours, theirs, stop) = (Authority::new(), Authority::new(), CancellationToken::new());
     let address = server(&ours, ClientCertificates::Optional, &stop).await;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tug_agent::guard;
 use tug_agent::health::Network;
 use tug_agent::holder::HolderConfig;
 use tug_agent::identity::{self, Membership, Origin};
@@ -87,11 +88,10 @@ impl NodePlan {
         let hostname = Config::local_hostname();
         let node = Config::node_id(&state_dir, self.id, &hostname).map_err(unusable)?;
         let runtime: Arc<dyn Runtime> = Arc::new(Docker::new(&self.docker, node.clone()));
-        let balancer = proxy::Config {
-            holder: Some(holder(&self.state_dir)?),
-            at_stop: self.at_stop,
-            ..proxy::Config::default()
-        };
+        let holder = holder(&self.state_dir)?;
+        let guard = guard::Config { holder: holder.clone(), engine: self.docker };
+        let balancer =
+            proxy::Config { holder: Some(holder), at_stop: self.at_stop, ..proxy::Config::default() };
         let config = Config {
             state_dir: state_dir.clone(),
             private: self.state_dir,
@@ -104,6 +104,7 @@ impl NodePlan {
             server: Some(self.server),
             balancer: Some(balancer),
             peer: self.peer,
+            guard: Some(guard),
             concurrency: Config::CONCURRENCY,
             seed: seed()?,
         };

@@ -20,6 +20,23 @@ const UNITS: &str = "/etc/systemd/system";
 const RUNS: &str = "/run/systemd/system";
 /// How a unit of ours begins.
 const MARK: &str = "# Written by `tug";
+/// What no service of ours needs.
+const NEVER: &str = "NoNewPrivileges=yes\n";
+/// What a control plane does not need that runs no containers: it writes to its state and its socket, and listens.
+const SERVER_NEVER: &str = "\
+ProtectSystem=full
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+PrivateDevices=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+LimitNOFILE=65536
+";
 
 /// What is run as a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +89,12 @@ impl Unit {
              [Service]\nExecStart={command_line}\nRestart=always\nRestartSec=1\nRestartPreventExitStatus=78\n"
         )
         .expect("a String takes everything");
+        text.push_str(NEVER);
         if self.is_node {
             // The holder keeps the published ports open while the node restarts: it must not be ended with it.
             text.push_str("KillMode=process\nLimitNOFILE=65536\n");
+        } else {
+            text.push_str(SERVER_NEVER);
         }
         text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
         text
@@ -189,6 +209,7 @@ mod tests {
         Restart=always
         RestartSec=1
         RestartPreventExitStatus=78
+        NoNewPrivileges=yes
         KillMode=process
         LimitNOFILE=65536
 
@@ -196,11 +217,9 @@ mod tests {
         WantedBy=multi-user.target
         "#);
         let server = Unit { name: "tug-server", is_node: false, ..unit(&["server"]) };
-        assert!(
-            !server.text().contains("docker") && !server.text().contains("KillMode"),
-            "{}",
-            server.text()
-        );
+        let text = server.text();
+        assert!(!text.contains("docker") && !text.contains("KillMode"), "{text}");
+        assert!(text.contains("ProtectSystem=full\n") && text.contains("\n\n[Install]\n"), "{text}");
         assert_eq!(
             unit(&["agent", "--label", "a='b c'"]).line(),
             r"/usr/local/bin/tug agent --label 'a='\''b c'\'''"

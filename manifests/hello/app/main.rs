@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The service says that it is ill.
 static IS_BROKEN: AtomicBool = AtomicBool::new(false);
@@ -184,16 +184,18 @@ fn healthcheck() {
     exit(if status.contains(" 200 ") { 0 } else { 1 });
 }
 
-/// Appends a line to a file that others write to as well, every 50 ms: which start this is, on which host, and the time in
-/// milliseconds. Who reads it sees whether two ever ran at once.
+/// Appends a line to a file that others write to as well, every 50 ms: which start this is, on which host, and for how
+/// many milliseconds the machine has been up, asleep or awake. Who reads it sees whether two ever ran at once.
 fn witness(file: &str) {
     let mut log =
         OpenOptions::new().create(true).append(true).open(file).expect("the witness's file can be written");
     let (number, host) = (variable("TUG_FENCING_NUMBER", "0"), variable("HOSTNAME", "here"));
     loop {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        let times = std::fs::read_to_string("/proc/uptime").expect("the kernel says how long it has been up");
+        // Seconds with two digits behind the point.
+        let hundredths = times.split(' ').next().unwrap_or_default().replace('.', "");
         // One write is one line, whoever else writes.
-        log.write_all(format!("{number} {host} {now}\n").as_bytes())
+        log.write_all(format!("{number} {host} {hundredths}0\n").as_bytes())
             .expect("the witness's file can be written");
         thread::sleep(Duration::from_millis(50));
     }

@@ -22,6 +22,9 @@ const MOST_PENDING: usize = 1_000;
 /// So much of what a container said last becomes part of an event.
 const LONGEST_WORDS: usize = 200;
 
+/// The longest text of an event, in characters: part of it may be an agent's word.
+const LONGEST_TEXT: usize = 2_000;
+
 /// What is told of a node's Engine; the first with its reason.
 const ENGINE_DOWN: &str = "its Docker Engine does not answer";
 const ENGINE_UP: &str = "its Docker Engine answers again";
@@ -60,8 +63,11 @@ enum Mark {
 }
 
 /// An event about nothing in particular.
-pub(super) fn event(kind: EventKind, at: Timestamp, message: String) -> Event {
+pub(super) fn event(kind: EventKind, at: Timestamp, mut message: String) -> Event {
     let (project, service, task, node) = (None, None, None, None);
+    if let Some((end, _)) = message.char_indices().nth(LONGEST_TEXT) {
+        message.truncate(end);
+    }
     Event { revision: Revision(0), at, kind, project, service, task, node, message }
 }
 
@@ -159,7 +165,8 @@ impl Observer {
             return;
         }
         for seen in &report.tasks {
-            if let Some(task) = world.tasks.get(&seen.id) {
+            // What a node says of another one's task is not believed.
+            if let Some(task) = world.tasks.get(&seen.id).filter(|task| task.node == *id) {
                 self.look_at_task(task, seen, first, now);
             }
         }

@@ -20,7 +20,7 @@ use tug_api::{ApiError, Code, lines};
 use tug_model::assignment::{Assignment, Hints};
 use tug_model::endpoints::{Endpoints, Known, ServiceEndpoints, Stamp};
 use tug_model::lease::Lease;
-use tug_model::node::{Capacity, NodeInfo};
+use tug_model::node::{Capacity, KeyId, NodeInfo};
 use tug_model::report::{Engine, Following, Health, Phase, Report, Said, TaskReport};
 use tug_model::task::Desired;
 use tug_model::{Bytes, Digest, Millis, NanoCpus, NodeId, Revision, TaskId, Timestamp};
@@ -37,6 +37,7 @@ struct Inner {
     endpoint_puts: Mutex<Vec<Vec<ServiceEndpoints>>>,
     puts: Mutex<Vec<Assignment>>,
     hints: watch::Sender<Vec<Hints>>,
+    members: watch::Sender<BTreeMap<NodeId, KeyId>>,
     leases: watch::Sender<Vec<Lease>>,
     uptime: AtomicU64,
     exchanges: watch::Sender<Vec<Exchange>>,
@@ -87,6 +88,7 @@ impl FakeAgent {
             endpoint_puts: Mutex::default(),
             puts: Mutex::default(),
             hints: watch::Sender::default(),
+            members: watch::Sender::default(),
             leases: watch::Sender::default(),
             uptime: AtomicU64::new(1),
             exchanges: watch::Sender::default(),
@@ -106,6 +108,7 @@ impl FakeAgent {
             .route("/endpoints", get(known_endpoints).put(tell_endpoints))
             .route("/lease", put(lease))
             .route("/hints", put(hint))
+            .route("/members", put(introduce))
             .route("/reports", get(reports))
             .route("/tasks/{id}/logs", get(logs))
             .route("/tasks/{id}/exec", post(async |body: Body| body))
@@ -129,6 +132,11 @@ impl FakeAgent {
     /// The hints that it was sent, each time whole.
     pub(crate) fn hints(&self) -> watch::Receiver<Vec<Hints>> {
         self.0.hints.subscribe()
+    }
+
+    /// Who belongs to the cluster, as it was told last.
+    pub(crate) fn members(&self) -> watch::Receiver<BTreeMap<NodeId, KeyId>> {
+        self.0.members.subscribe()
     }
 
     /// The leases that it was given.
@@ -259,6 +267,10 @@ async fn tell_endpoints(
 
 async fn hint(State(agent): State<FakeAgent>, axum::Json(hints): axum::Json<Hints>) {
     agent.0.hints.send_modify(|all| all.push(hints));
+}
+
+async fn introduce(State(agent): State<FakeAgent>, axum::Json(members): axum::Json<BTreeMap<NodeId, KeyId>>) {
+    agent.0.members.send_replace(members);
 }
 
 async fn lease(State(agent): State<FakeAgent>, axum::Json(lease): axum::Json<Lease>) {

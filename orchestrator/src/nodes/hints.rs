@@ -92,7 +92,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 /// How long to wait after a message of `size` bytes to each of `agents`.
-fn pace(size: usize, agents: usize) -> Duration {
+pub(super) fn pace(size: usize, agents: usize) -> Duration {
     let millis = size.saturating_mul(agents).saturating_mul(1_000) / RATE;
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
     Duration::from_millis(millis).clamp(PACE, SLOWEST_PACE)

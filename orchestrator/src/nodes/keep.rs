@@ -15,6 +15,8 @@ use crate::store::{Change, Expect, State};
 
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// So much of what an agent says about its machine is kept, in bytes: more is nonsense.
+const LARGEST: usize = 64 << 10;
 
 impl Session {
     /// Commits what the agent says about itself, whenever that is new. Does not end by itself.
@@ -28,6 +30,10 @@ impl Session {
             }
             loop {
                 let Some(info) = said.borrow_and_update().clone() else { break };
+                if serde_json::to_vec(&info).is_ok_and(|text| text.len() > LARGEST) {
+                    tracing::warn!(node = %self.node, "what the agent says about its machine is too long");
+                    break;
+                }
                 let (node, now) = (self.node.clone(), self.shared.clock.now());
                 let build = move |_: Revision, state: &State| {
                     let is_removed = is_known && !state.nodes.contains_key(&node);

@@ -62,6 +62,7 @@ impl Session {
             () = self.keep(info) => None,
             () = self.push() => None,
             () = self.hint() => None,
+            () = self.introduce() => None,
         };
         self.shared.ended(&self);
         if let Some(ended) = ended {

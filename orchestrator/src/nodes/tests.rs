@@ -1,7 +1,7 @@
 //! Sessions with agents that answer, lag, refuse and fall silent.
 
 use tug_model::lease::Leased;
-use tug_model::node::Node;
+use tug_model::node::{KeyId, Node};
 use tug_model::project::StoredProject;
 use tug_model::task::{Desired, Task};
 use tug_model::{ProjectName, ServiceName, Slot, TaskId};
@@ -396,5 +396,39 @@ async fn who_reports_and_takes_no_lease_is_not_connected() {
     bench.until(|it| it.connected).await;
     let lost = bench.until(|it| !it.connected).await;
     assert!(lost.lost_at >= Some(Timestamp(1_003_000)), "{lost:?}");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_are_told_who_belongs_to_the_cluster_and_soon_who_does_not_any_more() {
+    let bench = Bench::new().await;
+    let key = KeyId("ab".repeat(32));
+    let [Change::PutNode(other)] = &note()[..] else { panic!("it is a node") };
+    let with_key = Node { key: Some(key.clone()), ..Node::clone(other) };
+    bench.commit(vec![Change::PutNode(Arc::new(with_key))]).await;
+    bench.connect();
+    let mut members = bench.agent.members();
+    let removal = vec![Change::RemoveNode(other.id.clone())];
+    for (changes, expected) in [(Vec::new(), [(other.id.clone(), key)].into()), (removal, BTreeMap::new())] {
+        bench.commit(changes).await;
+        let told = members.wait_for(|members| *members == expected);
+        let told = tokio::time::timeout(Duration::from_secs(5), told).await;
+        told.unwrap_or_else(|_| panic!("it is not told {expected:?}")).unwrap();
+    }
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_agent_that_talks_nonsense_nothing_is_kept() {
+    let mut bench = Bench::new().await;
+    bench.agent.behave(|it| it.engine_version = Some("x".repeat(1 << 20)));
+    bench.connect();
+    bench.until(|it| it.connected).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(bench.store.snapshot().nodes.is_empty());
+    bench.agent.behave(|it| it.engine_version = Some("28.0".to_owned()));
+    let mut states = bench.store.watch();
+    let kept = states.wait_for(|state| state.nodes.contains_key(&node()));
+    tokio::time::timeout(Duration::from_secs(60), kept).await.expect("it is not registered").unwrap();
     bench.end().await;
 }

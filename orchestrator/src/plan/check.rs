@@ -150,9 +150,13 @@ fn nobody_is_given_up_early(
         is_silent.then(|| fell_silent.unwrap_or(lost_at).max(world.since))
     };
     let after = |task: &Task| {
-        let fell_silent = world.observed.nodes.get(&task.node).is_some_and(|it| it.silent_since.is_some());
+        let observed = world.observed.nodes.get(&task.node);
         let clashes = world.service(&task.project, &task.service).is_some_and(Service::is_stop_first);
-        if fell_silent && !clashes { world.timing.silent_after } else { world.timing.lost_after }
+        match observed.filter(|it| it.lost_at.is_some() && !clashes) {
+            Some(observed) if observed.silent_since.is_some() => world.timing.silent_after,
+            Some(_) => world.timing.closed_after,
+            None => world.timing.lost_after,
+        }
     };
     let created: BTreeSet<_> = plan
         .decisions

@@ -249,11 +249,12 @@ impl Absence {
         let Some(report) =
             observed.filter(|it| it.connected).and_then(|it| it.report.as_ref().map(|r| (it, r)))
         else {
-            let lost_at = observed.and_then(|observed| observed.lost_at).unwrap_or_default();
+            let lost_at = observed.and_then(|observed| observed.lost_at);
             let fell_silent = observed.and_then(|observed| observed.silent_since);
-            let (since, after) = match fell_silent {
-                Some(since) => (since, world.timing.silent_after),
-                None => (lost_at, world.timing.lost_after),
+            let (since, after) = match (fell_silent, lost_at) {
+                (Some(since), _) => (since, world.timing.silent_after),
+                (None, Some(since)) => (since, world.timing.closed_after),
+                (None, None) => (Timestamp::default(), world.timing.lost_after),
             };
             return Some(Self { since: since.max(world.since), after, silent: true, doomed: false });
         };

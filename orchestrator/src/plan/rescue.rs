@@ -89,7 +89,7 @@ fn hold<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, number: Slot, slot: &Slot
                 "nobody knows whether {id} ran to its end on node {node}; `tug node rm {node}` gives it up"
             )),
             Presence::Dead { .. } if service.stop_first && !seen.node.is_long_dead => Some(format!(
-                "node {node} fell silent; two of {} at once would clash, so it is given the time to come back",
+                "node {node} is away; two of {} at once would clash, so it is given the time to come back",
                 service.name
             )),
             Presence::Dead { .. } => None,

@@ -55,11 +55,13 @@ pub(super) const HUSH: Millis = Millis::from_secs(2);
 /// How long what must last before something is concluded from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A node whose connection was closed so long ago counts as dead: its tasks are replaced elsewhere. It is alive enough
-    /// to close a connection, so it is given the time to start its agent again.
+    /// A node that was not heard of since the orchestrator started counts as dead after so long: its tasks are replaced
+    /// elsewhere. What must not run twice is replaced no sooner than that, however its node went.
     pub lost_after: Millis,
-    /// A node that fell silent counts as dead so long after its last word. What must not run twice is replaced no sooner
-    /// than after [`Timing::lost_after`] all the same.
+    /// A node whose connection was closed so long ago counts as dead. It is alive enough to close a connection, so it is
+    /// given the time to start its agent again.
+    pub closed_after: Millis,
+    /// A node that fell silent counts as dead so long after its last word.
     pub silent_after: Millis,
     /// A node whose Engine has not answered for so long is emptied; `None`: its tasks are left to come back with it.
     pub engine_after: Option<Millis>,
@@ -123,6 +125,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             lost_after: Millis::from_secs(10),
+            closed_after: Millis::from_secs(7),
             silent_after: Millis::from_secs(4),
             engine_after: Some(Millis::from_secs(30)),
             doomed_after: Some(Millis::from_secs(2)),

@@ -2,9 +2,11 @@
 
 use axum::body::Body;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tug_api::tls::{Caller, Peer};
+use tug_api::token::{TokenKind, TokenText};
 use tug_api::{Code, join::TokenMade};
 use tug_model::NodeId;
 use tug_model::node::KeyId;
@@ -255,10 +257,35 @@ async fn what_is_not_ones_own_is_in_no_list() {
         let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
         assert_eq!(answer.value(), json!([]), "{path}");
     }
-    for path in ["/v1/logs?names=shop", "/v1/watch?project=shop", "/v1/events?project=shop"] {
-        let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
-        assert_eq!(answer.error().error.code, Code::NotFound, "{path}");
+    let told = bench.ask_as(&other, request("GET", "/v1/logs", &json!({}))).await;
+    assert_eq!((told.status, told.text.as_str()), (StatusCode::OK, ""));
+    for path in [
+        "/v1/logs?names=shop",
+        "/v1/logs?names=shop/web",
+        "/v1/logs?names=shop/nothing",
+        "/v1/watch?project=shop",
+        "/v1/events?project=shop",
+        "/v1/events?project=shop&service=web",
+        "/v1/projects/shop/services/nothing/why",
+    ] {
+        let error = bench.ask_as(&other, request("GET", path, &json!({}))).await.error().error;
+        let nowhere = path.replace("shop", "nowhere");
+        let unknown = bench.ask_as(&other, request("GET", &nowhere, &json!({}))).await.error().error;
+        assert_eq!(error.code, Code::NotFound, "{path}");
+        assert_eq!(
+            error.message,
+            unknown.message.replace("nowhere", "shop"),
+            "{path}: it is told from nothing"
+        );
+        assert_eq!(error.hint, unknown.hint, "{path}");
     }
+    let mut watch = request("GET", "/v1/watch", &json!({}));
+    watch.extensions_mut().insert(Caller { peer: Peer::Nobody, address: None });
+    let bearer = format!("Bearer {}", other.token.as_ref().unwrap());
+    watch.headers_mut().insert("authorization", bearer.parse().unwrap());
+    let mut watched = bench.send(watch).await.into_body().into_data_stream();
+    let first = watched.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"{\"type\":\"bookmark\""), "{first:?}");
     let mut spec = shop();
     spec["name"] = json!("other");
     let taken = request("PUT", "/v1/projects/other", &json!({ "spec": spec }));
@@ -282,6 +309,35 @@ async fn an_expired_token_is_good_for_nothing_and_in_the_end_is_listed_no_more()
     tokio::time::advance(8 * day).await;
     bench.token(json!({ "kind": "join", "uses": 1 })).await;
     assert_eq!(listed().await, 1, "only the new one");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_token_that_is_not_good_is_answered_in_the_same_words() {
+    let (bench, _disk) = Bench::in_memory().await;
+    let admin = json!({ "kind": "access", "role": "admin" });
+    let short = bench.json("POST", "/v1/tokens", &json!({ "grant": admin, "life": 1_000 })).await.value();
+    let (good, removed) = (bench.token(admin.clone()).await, bench.token(admin).await);
+    bench.json("DELETE", &format!("/v1/tokens/{}", removed.id), &json!({})).await.value();
+    let joining = bench.token(json!({ "kind": "join", "uses": 1 })).await;
+    let authority = good.token.parse::<TokenText>().unwrap().authority();
+    let mut random = [7; 36];
+    random[..4].copy_from_slice(&u32::from_str_radix(&good.id, 16).unwrap().to_be_bytes());
+    let wrong = TokenText::new(TokenKind::Access, &authority, random).unwrap();
+    assert_eq!(wrong.id(), good.id, "it is another secret for a token that is there");
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+
+    let whoami = async |token: Option<String>| {
+        let somebody = Somebody { token, ..Somebody::stranger() };
+        bench.ask_as(&somebody, request("GET", "/v1/whoami", &json!({}))).await
+    };
+    assert_eq!(whoami(Some(good.token)).await.status, StatusCode::OK);
+    let nothing = whoami(None).await.error().error;
+    assert_eq!(nothing.code, Code::Unauthenticated);
+    let short = short["token"].as_str().unwrap().to_owned();
+    for token in [short, removed.token, joining.token, wrong.expose(), "x".repeat(10_000)] {
+        assert_eq!(whoami(Some(token.clone())).await.error().error, nothing, "{token:.40}");
+    }
     bench.end().await;
 }
 
@@ -333,6 +389,10 @@ async fn a_token_lets_one_machine_in_and_its_key_gets_certificates_from_then_on(
     assert_eq!(joined["servers"], json!(["tug.example:7443"]));
     let again = bench.json("POST", "/v1/join", &join(&made.token, &csr().0, None)).await;
     assert_eq!(again.error().error.code, Code::Unauthenticated, "it was good for one");
+    let race = bench.token(json!({ "kind": "join", "uses": 1, "node": "attic-9" })).await.token;
+    let tries = (0..8).map(|_| async { bench.json("POST", "/v1/join", &join(&race, &csr().0, None)).await });
+    let won = join_all(tries).await.into_iter().filter(|answer| answer.status == StatusCode::OK);
+    assert_eq!(won.count(), 1, "it is good for one of many at once");
     let renewed = bench.json("POST", "/v1/renew", &json!({ "csr": csr_of(&key) })).await.value();
     assert_eq!(renewed["node"], json!("attic"));
     let unknown = bench.json("POST", "/v1/renew", &json!({ "csr": csr().0 })).await;
@@ -353,16 +413,13 @@ async fn what_is_no_way_to_join_changes_nothing() {
     let named = bench.token(json!({ "kind": "join", "uses": 1, "node": "cellar" })).await.token;
     let before = bench.store.snapshot().nodes.len();
     let (request, _) = csr();
-    let forged = tug_api::token::TokenText::new(
-        tug_api::token::TokenKind::Join,
-        &"ab".repeat(32),
-        std::array::from_fn(|_| 7),
-    );
+    let forged = TokenText::new(TokenKind::Join, &"ab".repeat(32), [7; 36]);
     let cases = [
         (join(&access, &request, None), Code::Unauthenticated),
         (join(&forged.unwrap().expose(), &request, None), Code::Unauthenticated),
         (join("", &request, None), Code::Unauthenticated),
-        (join(&"x".repeat(100_000), &request, None), Code::Unauthenticated),
+        (join(&"x".repeat(50_000), &request, None), Code::Unauthenticated),
+        (join(&"x".repeat(1 << 20), &request, None), Code::TooLarge),
         (join(&named, &request, Some("attic")), Code::Forbidden),
         (join(&named, "no request", None), Code::Invalid),
         (join(&named, &request, Some("Not A Name")), Code::Invalid),

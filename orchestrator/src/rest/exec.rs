@@ -12,6 +12,7 @@ use tug_model::report::{Phase, TaskReport};
 use tug_model::task::Task;
 use tug_model::{Slot, TaskId};
 
+use super::authorise::Who;
 use super::extract::{Asked, InService};
 use super::look::no_service;
 use super::{Place, Shared};
@@ -36,6 +37,7 @@ pub(super) struct ExecQuery {
         (status = 503, description = "No replica runs, or its node is not connected", body = tug_api::error::ErrorBody)))]
 pub(super) async fn exec(
     State(context): State<Shared>,
+    who: Who,
     InService { project, service }: InService,
     Asked(ExecQuery { slot }): Asked<ExecQuery>,
     request: Request,
@@ -50,7 +52,7 @@ pub(super) async fn exec(
     }
     let chosen = choose(&view.world, &tasks, slot)?;
     let client = context.nodes.client(&chosen.node).ok_or_else(|| unreachable(chosen))?;
-    let place = context.place("exec")?;
+    let place = context.place("exec", &who)?;
     let closing = context.closing.clone();
     let response =
         client.exec(&chosen.id, request.into_body()).await.map_err(|error| failed(chosen, error))?;

@@ -16,10 +16,13 @@ use tug_api::user::{IDEMPOTENCY_KEY, IF_REVISION, LARGEST_BODY};
 use tug_api::{ApiError, Code};
 use tug_model::{NodeId, ProjectName, Revision, ServiceName};
 
+use super::authorise::Who;
 use super::json;
 
 /// How long a client has to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest body of whoever need not be known, in bytes: a token and a request for a certificate fit.
+const LARGEST_OF_STRANGERS: usize = 64 << 10;
 /// The longest idempotency key.
 const LONGEST_KEY: usize = 128;
 
@@ -181,7 +184,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         check_content(&parts.headers)?;
-        let bytes = whole(&parts.headers, body).await?;
+        let largest = match parts.extensions.get::<Who>() {
+            Some(Who::Nobody) | None => LARGEST_OF_STRANGERS,
+            Some(Who::Local | Who::Node { .. } | Who::Token { .. }) => LARGEST_BODY,
+        };
+        let bytes = whole(&parts.headers, body, largest).await?;
         Ok(Self { value: json::read(&bytes)?, bytes })
     }
 }
@@ -208,17 +215,17 @@ fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+async fn whole(headers: &HeaderMap, body: Body, largest: usize) -> Result<Bytes, ApiError> {
     let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if told.is_some_and(|length| length > LARGEST_BODY as u64) {
-        return Err(too_large());
+    if told.is_some_and(|length| length > largest as u64) {
+        return Err(too_large(largest));
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, LARGEST_BODY).collect()).await;
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, largest).collect()).await;
     let late = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
     match collected {
         Err(_) => Err(ApiError::new(Code::Timeout, late)),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(largest)),
         Ok(Err(error)) => {
             let message = format!("the body could not be read: {}", chain(&*error));
             Err(ApiError::new(Code::BadRequest, message))
@@ -226,7 +233,10 @@ async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(Code::TooLarge, format!("the body is larger than {} MiB", LARGEST_BODY >> 20))
-        .hint("large files belong into an image or a volume, not into a config")
+fn too_large(largest: usize) -> ApiError {
+    let error = ApiError::new(Code::TooLarge, format!("the body is larger than {} KiB", largest >> 10));
+    if largest < LARGEST_BODY {
+        return error;
+    }
+    error.hint("large files belong into an image or a volume, not into a config")
 }

@@ -69,7 +69,7 @@ pub(super) async fn logs(
     if context.outputs.available_permits() < tasks.len() {
         return Err(ApiError::new(Code::TooMany, "too many logs are being read").hint("name single services"));
     }
-    let place = context.place("logs")?;
+    let place = context.place("logs", &wanted.who)?;
     let patience = if query.follow { PATIENCE_FOLLOWING } else { PATIENCE };
     let mut reading = Reading {
         merge: Merge::new(patience),
@@ -122,14 +122,15 @@ struct Output {
 impl Wanted {
     fn parse(names: &str, state: &store::State, who: Who) -> Result<Self, ApiError> {
         let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let names: Vec<_> = names.map(|name| Self::parse_one(name, state)).collect::<Result<_, _>>()?;
-        match names.iter().find(|(project, _)| !who.sees(project)) {
-            Some((foreign, _)) => Err(ApiError::not_found(format_args!("project `{foreign}`"))),
-            None => Ok(Self { names, who }),
-        }
+        let names = names.map(|name| Self::parse_one(name, state, &who)).collect::<Result<_, _>>()?;
+        Ok(Self { names, who })
     }
 
-    fn parse_one(name: &str, state: &store::State) -> Result<(ProjectName, Option<ServiceName>), ApiError> {
+    fn parse_one(
+        name: &str,
+        state: &store::State,
+        who: &Who,
+    ) -> Result<(ProjectName, Option<ServiceName>), ApiError> {
         let invalid = |error: tug_model::name::InvalidName| {
             ApiError::new(Code::Invalid, error.to_string()).field("names")
         };
@@ -138,6 +139,10 @@ impl Wanted {
             None => (name, None),
         };
         let project = ProjectName::parse(project).map_err(invalid)?;
+        // Before anything else is said of it.
+        if !who.sees(&project) {
+            return Err(accept::unknown_project(state, &project));
+        }
         let has_task = |task: &&Arc<Task>| {
             task.project == project && service.as_ref().is_none_or(|service| task.service == *service)
         };

@@ -180,7 +180,8 @@ fn unknown(state: &Stored, id: &NodeId) -> ApiError {
     if names.is_empty() { error } else { error.hint(format!("there is {}", names.join(", "))) }
 }
 
-fn event(node: &NodeId, at: Timestamp, message: String) -> Change {
+/// An event about a node; its revision is that of its commit.
+pub(super) fn event(node: &NodeId, at: Timestamp, message: String) -> Change {
     let (project, service, task) = (None, None, None);
     let (revision, kind, node) = (Revision(0), EventKind::Node, Some(node.clone()));
     Change::Record(Arc::new(Event { revision, at, kind, project, service, task, node, message }))

@@ -47,7 +47,7 @@ pub(super) async fn watch(
     if let Some(foreign) = query.project.as_ref().filter(|project| !who.sees(project)) {
         return Err(ApiError::not_found(format_args!("project `{foreign}`")));
     }
-    let place = context.place("watch")?;
+    let place = context.place("watch", &who)?;
     let after = query.since.unwrap_or_else(|| context.store.snapshot().revision);
     let missed = context.store.changes_since(after).map_err(|error| refused(&error))?;
     let mut watching = Watching {

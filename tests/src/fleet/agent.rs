@@ -74,6 +74,8 @@ pub struct Traffic {
     pub endpoints: Count,
     /// Hints, to the agent.
     pub hints: Count,
+    /// Of who belongs to the cluster.
+    pub members: Count,
     /// Reports, from the agent.
     pub reports: Count,
 }
@@ -150,6 +152,7 @@ impl Agent {
             .route("/assignment", put(assign))
             .route("/endpoints", get(known_endpoints).put(tell_endpoints))
             .route("/hints", put(hint))
+            .route("/members", put(introduce))
             .route("/reports", get(reports))
             .with_state(self.clone())
     }
@@ -248,6 +251,11 @@ async fn hint(State(agent): State<Agent>, body: Body) -> Result<StatusCode, Stat
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn introduce(State(agent): State<Agent>, body: Body) -> Result<StatusCode, StatusCode> {
+    agent.count(|traffic| &mut traffic.members, whole(body).await?.len());
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn reports(State(agent): State<Agent>, Query(query): Query<ReportsQuery>) -> Response {
     let (lines, mut received) = mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
@@ -280,7 +288,7 @@ async fn reports(State(agent): State<Agent>, Query(query): Query<ReportsQuery>) 
 impl Traffic {
     /// What the agents were told.
     pub fn told(&self) -> Count {
-        self.assignments + self.endpoints + self.hints
+        self.assignments + self.endpoints + self.hints + self.members
     }
 }
 
@@ -292,6 +300,7 @@ impl Add for Traffic {
             assignments: self.assignments + other.assignments,
             endpoints: self.endpoints + other.endpoints,
             hints: self.hints + other.hints,
+            members: self.members + other.members,
             reports: self.reports + other.reports,
         }
     }
@@ -305,6 +314,7 @@ impl Sub for Traffic {
             assignments: self.assignments - other.assignments,
             endpoints: self.endpoints - other.endpoints,
             hints: self.hints - other.hints,
+            members: self.members - other.members,
             reports: self.reports - other.reports,
         }
     }

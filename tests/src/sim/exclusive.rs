@@ -306,6 +306,7 @@ impl World {
     async fn start_orchestrator(&mut self) -> Result<()> {
         let mut config = orchestrator::Config::simulated(&self.disk, "simulated", self.clock);
         config.timing.lost_after = self.lost_after;
+        config.timing.closed_after = config.timing.closed_after.min(self.lost_after);
         let (orchestrator, handle) = Orchestrator::open(config).await.context("open the store")?;
         let running = tokio::spawn(async move {
             // It ends only by being killed.

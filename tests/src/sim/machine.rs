@@ -143,6 +143,7 @@ impl Machine {
             server: None,
             balancer: None,
             peer: None,
+            guard: None,
             concurrency: agent::Config::CONCURRENCY,
             seed: self.number,
         };

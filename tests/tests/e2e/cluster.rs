@@ -6,6 +6,7 @@
 )]
 
 mod absence;
+mod exclusive;
 mod faults;
 mod images;
 mod machines;

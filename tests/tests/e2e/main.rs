@@ -10,6 +10,7 @@ mod demo;
 mod durability;
 mod engine;
 mod examples;
+mod exclusive;
 mod healing;
 mod join;
 mod nodes;

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use axum::body::Body;
+use http::Request;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tug_agent::health::Network;
 use tug_agent::identity::{Folder, Membership, Origin};
-use tug_agent::{Agent, Server};
-use tug_api::Clock;
-use tug_api::client::{CallError, Client};
+use tug_agent::{Agent, Server, peer, proxy};
+use tug_api::client::{CallError, Client, call};
 use tug_api::join::{CertificateRequest, JoinRequest, TokenRequest};
-use tug_api::tls::{self, Credentials};
+use tug_api::tls::{self, Credentials, Identity};
 use tug_api::token::TokenText;
 use tug_api::transport::{Channel, TlsServer};
+use tug_api::user::NodeRemoval;
+use tug_api::{Clock, Code};
 use tug_model::token::Grant;
 use tug_model::{Millis, NodeId};
 use tug_orchestrator::app::{self, Listen};
@@ -95,11 +98,11 @@ impl Plane {
 }
 
 impl Machine {
-    async fn join(plane: &Plane) -> Result<Self> {
+    async fn join(plane: &Plane, name: &str) -> Result<Self> {
         let grant = Grant::Join { node: None, uses: 1 };
         let request = TokenRequest { name: String::new(), grant, life: None };
         let token: TokenText = plane.client().make_token(&request).await?.token.parse()?;
-        let machine = Self { state: tempfile::tempdir()?, node: NodeId::parse("attic")?, token };
+        let machine = Self { state: tempfile::tempdir()?, node: NodeId::parse(name)?, token };
         let request = JoinRequest {
             token: machine.token.expose(),
             csr: machine.folder().request()?,
@@ -150,6 +153,25 @@ impl Machine {
         Ok(Client::new(Channel::tls(server)).whoami().await.map(drop))
     }
 
+    /// Whether the agent of `other` answers, over a new connection: that it gives no image that nobody has spoken of.
+    async fn is_heard(&self, plane: &Plane, other: &NodeId) -> Result<bool> {
+        let nodes = plane.client().nodes().await?;
+        let address =
+            nodes.into_iter().find(|one| one.node.id == *other).and_then(|one| one.node.info.address);
+        let Identity { authority_pem, .. } = &self.membership()?.identity;
+        let shown = Credentials::new(&self.membership()?.identity)?;
+        let config = tls::client_config(authority_pem, Some(&shown))?;
+        let name = tls::node_name(other).context("a name")?;
+        let addresses = vec![address.context("it listens for other agents")?];
+        let channel = Channel::tls(TlsServer { addresses, name, config });
+        let request = Request::get(format!("/images/sha256:{}", "0".repeat(64))).body(Body::empty())?;
+        match call(&channel, request).await {
+            Err(CallError::Api(error)) => Ok(error.code == Code::Forbidden),
+            Err(_) => Ok(false),
+            Ok(_) => bail!("it gives an image"),
+        }
+    }
+
     async fn start(&self) -> Result<(CancellationToken, JoinHandle<()>)> {
         let clock = Clock::system();
         let engine = Engine::new(self.node.clone(), clock, 1);
@@ -163,8 +185,9 @@ impl Machine {
             prober: Arc::new(Network),
             clock,
             server: Some(Server::Joined),
-            balancer: None,
-            peer: None,
+            balancer: Some(proxy::Config::default()),
+            peer: Some(peer::Config { listen: "127.0.0.1:0".parse()?, advertise: None }),
+            guard: None,
             concurrency: tug_agent::Config::CONCURRENCY,
             seed: 1,
         };
@@ -178,7 +201,7 @@ impl Machine {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_renewed_after_half_of_its_life_and_before_its_end() -> Result<()> {
     let mut plane = Plane::start(Millis::from_secs(12)).await?;
-    let machine = Machine::join(&plane).await?;
+    let machine = Machine::join(&plane, "attic").await?;
     let first = machine.membership()?;
     let (stop, running) = machine.start().await?;
     until("the link", async || plane.sees(&machine.node).await).await?;
@@ -201,7 +224,7 @@ async fn a_certificate_is_renewed_after_half_of_its_life_and_before_its_end() ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_off_until_its_certificate_had_ended_comes_back_by_its_key() -> Result<()> {
     let mut plane = Plane::start(Millis::from_secs(1)).await?;
-    let machine = Machine::join(&plane).await?;
+    let machine = Machine::join(&plane, "attic").await?;
     until("the end of the certificate", async || Ok(machine.whoami().await?.is_err())).await?;
     // The control plane, too, is off for a while, and signs for longer when it is back.
     plane.end().await?;
@@ -217,7 +240,7 @@ async fn a_node_that_was_off_until_its_certificate_had_ended_comes_back_by_its_k
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_at_another_address_is_found_by_a_running_agent_that_is_told() -> Result<()> {
     let mut plane = Plane::start(LONG).await?;
-    let machine = Machine::join(&plane).await?;
+    let machine = Machine::join(&plane, "attic").await?;
     let (stop, running) = machine.start().await?;
     until("the link", async || plane.sees(&machine.node).await).await?;
     plane.end().await?;
@@ -225,6 +248,23 @@ async fn a_control_plane_at_another_address_is_found_by_a_running_agent_that_is_
     plane.serve(LONG).await?;
     machine.learn(&plane).await?;
     until("the link", async || plane.sees(&machine.node).await).await?;
+    stop.cancel();
+    running.await?;
+    plane.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_removed_is_shut_out_by_the_other_nodes_too() -> Result<()> {
+    let mut plane = Plane::start(LONG).await?;
+    let (attic, cellar) = (Machine::join(&plane, "attic").await?, Machine::join(&plane, "cellar").await?);
+    let (stop, running) = attic.start().await?;
+    until("the link", async || plane.sees(&attic.node).await).await?;
+    until("an answer", async || cellar.is_heard(&plane, &attic.node).await).await?;
+    plane.client().remove_node(&cellar.node, &NodeRemoval { force: false }).await?;
+    let removed = Instant::now();
+    until("no answer", async || Ok(!cellar.is_heard(&plane, &attic.node).await?)).await?;
+    let took = removed.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
     stop.cancel();
     running.await?;
     plane.end().await

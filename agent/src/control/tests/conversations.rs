@@ -15,9 +15,12 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::io::StreamReader;
 use tug_api::frame::{ExecStart, Frame, FrameCodec};
-use tug_api::node::{LINK_PATH, LINK_PROTOCOL};
+use tug_api::node::{LINK_PATH, LINK_PROTOCOL, MembersText};
 use tug_api::user::LogQuery;
-use tug_model::NanoCpus;
+use tug_model::assignment::Run;
+use tug_model::endpoints::Stamp;
+use tug_model::node::KeyId;
+use tug_model::{NanoCpus, Revision};
 
 use super::*;
 use crate::link::{Link, Place};
@@ -129,9 +132,31 @@ async fn usage_is_a_rate() {
     agent.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_belongs_to_the_cluster_only_the_control_plane_may_say_that_is_followed() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    let followed = told(2, &template(), &[1]);
+    agent.assign(&followed).await;
+    let ours = endpoints_of(&followed, port()).stamp;
+    let key = KeyId("ab".repeat(32));
+    let members = MembersText::new(&[(&node(), &key)].into());
+    agent.client.introduce(&ours, members.clone()).await.unwrap();
+    for wrong in [
+        Stamp { cluster: "another".to_owned(), ..ours.clone() },
+        Stamp { generation: Revision(1), ..ours.clone() },
+        Stamp { run: Some(Run { at: Timestamp(9), found: Revision(1) }), ..ours.clone() },
+    ] {
+        let refused = agent.client.introduce(&wrong, members.clone()).await;
+        let Err(CallError::Api(error)) = refused else { panic!("{wrong:?} counts: {refused:?}") };
+        assert_eq!(error.code, Code::Conflict, "{wrong:?}");
+    }
+    agent.end().await;
+}
+
 /// The other end of the link: takes the connection over and asks the agent who it is.
 fn take_over(request: Request, links: mpsc::UnboundedSender<NodeClient>) -> Response {
-    assert_eq!(request.uri().query(), Some("node=n1"));
+    assert_eq!(request.uri().query(), Some("node=n1&boot=b"));
     assert_eq!(request.headers()[UPGRADE], LINK_PROTOCOL);
     tokio::spawn(async move {
         let upgraded = hyper::upgrade::on(request).await.unwrap();
@@ -156,7 +181,7 @@ async fn the_agent_dials_the_roles_turn_round_and_a_lost_link_is_dialled_again()
     let socket = machine.file("tug.sock");
     let place = Place::Socket(socket.clone());
     let (router, local) = (agent.handle.router.clone(), tokio::sync::watch::Sender::new(None));
-    let link = Link { place, node: node(), router, local, seed: 1 };
+    let link = Link { place, node: node(), boot: Some("b".to_owned()), router, local, seed: 1 };
     let stop = CancellationToken::new();
     let linked = tokio::spawn(link.run(stop.clone()));
 

@@ -20,7 +20,7 @@ use tug_model::{Digest, NodeId, Timestamp};
 
 use crate::control::tests::fake::Engine;
 use crate::image::{FetchError, Images, Otherwise};
-use crate::peer::{self, Peers};
+use crate::peer::{self, Members, Peers};
 use crate::proxy::tests::cluster::Authority;
 
 pub(super) struct Node {
@@ -59,7 +59,8 @@ impl Node {
             Arc::new(Images::new(Arc::new(engine.clone()), member.clone(), folder.path().join("images")));
         let config = peer::Config { listen: "127.0.0.1:0".parse().unwrap(), advertise: None };
         let router = router.unwrap_or_else(|| images.router());
-        let (peers, address) = Peers::new(&config, member, watch::Sender::new(None).subscribe(), router);
+        let local = watch::Sender::new(None).subscribe();
+        let (peers, address) = Peers::new(&config, member, local, router, Members::default());
         let listening = peers.listener.run(
             crate::peer::Knock::refuse,
             |_| {},

@@ -20,7 +20,7 @@ use tug_model::{NodeId, TaskId};
 
 use super::world::{PORT, is_open, own_address, route, until};
 use crate::identity::Member;
-use crate::peer::{self, Peers};
+use crate::peer::{self, Members, Peers};
 use crate::proxy::{Balancer, BalancerHandle, Config};
 use crate::route::{Backend, Location, Table};
 
@@ -38,6 +38,7 @@ pub(super) struct Node {
     pub(super) place: SocketAddr,
     pub(super) peer: SocketAddr,
     pub(super) handle: BalancerHandle,
+    pub(super) members: Members,
     table: watch::Sender<Arc<Table>>,
     number: u64,
     stop: CancellationToken,
@@ -61,21 +62,25 @@ impl Authority {
 
     /// Who shows a certificate of this authority for `name`, and trusts it.
     pub(crate) fn member(&self, node: &NodeId, name: &str) -> Member {
+        Member {
+            node: node.clone(),
+            cluster: "test".into(),
+            authority_pem: self.pem.as_str().into(),
+            credentials: Credentials::new(&self.identity(name)).unwrap(),
+        }
+    }
+
+    /// A new key, with a certificate for `name`.
+    pub(super) fn identity(&self, name: &str) -> Identity {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let identity = Identity {
+        Identity {
             certificate_pem: certificate.pem(),
             key_pem: KeyPem::new(key.serialize_pem()),
             authority_pem: self.pem.clone(),
-        };
-        Member {
-            node: node.clone(),
-            cluster: "test".into(),
-            authority_pem: self.pem.as_str().into(),
-            credentials: Credentials::new(&identity).unwrap(),
         }
     }
 
@@ -102,13 +107,14 @@ impl Node {
         let router = Router::new()
             .route("/who", on_get(async |Extension(caller): Extension<Caller>| format!("{:?}", caller.peer)));
         let (member, local) = (watch::Sender::new(Some(member)).subscribe(), watch::Sender::new(None));
-        let (peers, _) = Peers::new(&config, member, local.subscribe(), router);
+        let members = Members::default();
+        let (peers, _) = Peers::new(&config, member, local.subscribe(), router, members.clone());
         let stop = CancellationToken::new();
         let (balancer, handle) = Balancer::new(Config::default(), follow, Some(peers));
         let running = Some(runtime.spawn(balancer.run(stop.clone())));
         until("other agents may connect", async || is_open(peer)).await;
         let runtime = Some(runtime);
-        Self { id, place, peer, handle, table, number: 1, stop, running, runtime }
+        Self { id, place, peer, handle, table, members, number: 1, stop, running, runtime }
     }
 
     /// Routes to `tasks`, of whichever of `nodes` each is, by its server's address.

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tug_api::client::call;
-use tug_api::tls::{NODE_SUFFIX, SERVER_NAME, client_config, node_name};
+use tug_api::tls::{Credentials, NODE_SUFFIX, SERVER_NAME, client_config, key_of_pem, node_name};
 use tug_api::transport::{Channel, TlsServer};
 use tug_model::assignment::Hints;
 use tug_model::{NodeId, TaskId};
@@ -417,6 +417,45 @@ async fn only_nodes_of_the_cluster_are_talked_to_and_only_about_what_is_routed()
         assert_eq!(knock(&cluster, shown(ours, &node), &wanted).await, Some(status), "{wanted}");
     }
     assert_eq!(server.accepted(), before);
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_is_shut_out_by_its_neighbours() {
+    let server = Server::start(Habit::Web).await;
+    let cluster = Cluster::of(&[(2, server.address)]).await;
+    let (members, task) = (&cluster.node(2).members, format!("{}:{PORT}", task(0)));
+    let identity = cluster.authority.identity(&format!("n1{NODE_SUFFIX}"));
+    let key = key_of_pem(&identity.certificate_pem).unwrap();
+    let shown = Credentials::new(&identity).unwrap();
+    let config = || client_config(cluster.authority.pem(), Some(&shown)).unwrap();
+    members.tell([(node_id(1), key.clone())].into());
+    assert_eq!(knock(&cluster, config(), &task).await, Some(StatusCode::OK));
+
+    let mut open = JoinSet::new();
+    for protocol in [&b"tug-tunnel"[..], b"h2"] {
+        let stream = cluster.server(2, config()).dial(&[protocol]).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let sender = sender.ready().await.unwrap();
+        open.spawn(async move {
+            // However it ends, it has ended.
+            drop(connection.await);
+            drop(sender);
+        });
+    }
+    members.tell([(node_id(3), key.clone())].into());
+    timeout(Duration::from_secs(5), open.join_all()).await.expect("what was open goes on");
+    assert_eq!(knock(&cluster, config(), &task).await, None);
+
+    // The news of who joins may come after its first connection.
+    let stream = cluster.server(2, config()).dial(&[b"tug-tunnel"]).await.unwrap();
+    members.tell([(node_id(1), key)].into());
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let request = Request::builder().method(Method::CONNECT).uri(&task).body(()).unwrap();
+    let answer = sender.send_request(request, false).unwrap().0.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    connection.abort();
 }
 
 #[tokio::test]

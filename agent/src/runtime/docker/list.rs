@@ -16,7 +16,7 @@ use tug_model::task::TemplateHash;
 use tug_model::{NodeId, ProjectName, ServiceName, TaskId};
 
 use super::inspect::{Details, Seen, Sentence};
-use super::{ContainerId, Docker, Found, Operation, RuntimeError, deadline, unsigned};
+use super::{ContainerId, Docker, Found, Operation, RuntimeError, deadline, lost, unsigned};
 use crate::runtime::{EngineHealth, Identity, State, label};
 
 /// How many containers are inspected at once.
@@ -82,12 +82,18 @@ impl Docker {
         };
         let is_up = matches!(state, SummaryState::RUNNING | SummaryState::STOPPING);
         let name = summary.names.as_ref().and_then(|names| names.first());
+        let mut state = state_of(state, &details);
+        // What is exclusive is never started a second time: it has ended for good.
+        let has_ended = matches!(state, State::Exited { .. } | State::Dead);
+        if identity.fencing.is_some() && has_ended && !has_surely_ended(&id).await {
+            state = State::Running { started_at: details.started_at };
+        }
         Some(Found {
             name: name.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
             identity,
             addresses: addresses(&summary),
             health: if is_up { details.health.clone() } else { EngineHealth::None },
-            state: state_of(state, &details),
+            state,
             id,
         })
     }
@@ -133,6 +139,18 @@ impl Docker {
     pub(super) fn forget(&self, id: &ContainerId) {
         self.seen.lock().expect("nobody panics while holding it").remove(id);
     }
+}
+
+/// Whether nothing of a container runs of which the Engine says that it does not: what it lost sight of is killed. That
+/// matters where two at once would harm.
+async fn has_surely_ended(container: &ContainerId) -> bool {
+    let id = container.clone();
+    let ended = tokio::task::spawn_blocking(move || lost::end(&id)).await;
+    let (count, is_gone) = ended.unwrap_or((0, false));
+    if count > 0 {
+        tracing::warn!(%container, count, "the engine lost sight of processes of a container: they are killed");
+    }
+    is_gone
 }
 
 /// A container of ours as the list gives it.

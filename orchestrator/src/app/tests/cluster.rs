@@ -105,12 +105,23 @@ impl Machine {
 
     /// Dials as an agent does, saying that it is another node. Gives the status, and what ends with the link.
     async fn link(&self, identity: &Identity, agent: &FakeAgent) -> (String, JoinHandle<()>) {
+        self.link_saying("", identity, agent).await
+    }
+
+    /// The same, with `more` in the query.
+    async fn link_saying(
+        &self,
+        more: &str,
+        identity: &Identity,
+        agent: &FakeAgent,
+    ) -> (String, JoinHandle<()>) {
         let shown = Credentials::new(identity).unwrap();
         let config = tls::client_config(&identity.authority_pem, Some(&shown)).unwrap();
         let server = TlsServer { addresses: self.servers.clone(), name: tls::server_name(), config };
         let mut stream = server.dial(&[b"http/1.1"]).await.unwrap();
-        let head = "GET /v1/link?node=cellar HTTP/1.1\r\nhost: tug\r\nconnection: upgrade\r\n\
-            upgrade: tug-link\r\n\r\n";
+        let head = format!(
+            "GET /v1/link?node=cellar{more} HTTP/1.1\r\nhost: tug\r\nconnection: upgrade\r\nupgrade: tug-link\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\n") {
@@ -187,6 +198,43 @@ async fn a_machine_joins_links_as_who_it_is_and_is_shut_out_when_it_is_removed()
     machine.join(&again).await.unwrap();
     let (status, _) = machine.link(&identity, &FakeAgent::new("attic")).await;
     assert_eq!(status, "101", "with a new token it is welcome again");
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn of_a_disk_and_its_copy_one_is_let_in_and_the_other_one_is_told_of() {
+    let cluster = Cluster::start(Millis::from_secs(60)).await;
+    let token = cluster.token(to_join()).await;
+    let machine = Machine::new(&cluster);
+    let identity = machine.identity(&machine.join(&token).await.unwrap());
+    let agent = FakeAgent::new("attic");
+    let (status, first) = machine.link_saying("&boot=a", &identity, &agent).await;
+    assert_eq!(status, "101");
+    let until = async |is_there: bool| {
+        let changed = async {
+            while connected(&cluster).await.is_empty() == is_there {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, changed).await.expect("it does not come or go");
+    };
+    until(true).await;
+    for _ in 0..2 {
+        let (status, _) = machine.link_saying("&boot=b", &identity, &agent).await;
+        assert_eq!(status, "409", "another machine");
+    }
+    let events = cluster.local.events(&EventQuery::default()).await.unwrap();
+    let told =
+        events.iter().filter(|event| event.message.contains("a second machine, 127.0.0.1, has its key"));
+    assert_eq!(told.count(), 1, "{events:?}");
+
+    let (status, second) = machine.link_saying("&boot=a", &identity, &agent).await;
+    assert_eq!(status, "101", "the same machine may dial again");
+    timeout(PATIENCE, first).await.expect("the older link goes on").unwrap();
+    second.abort();
+    until(false).await;
+    let (status, _) = machine.link_saying("&boot=b", &identity, &agent).await;
+    assert_eq!(status, "101", "a machine that was started anew");
     cluster.end().await;
 }
 

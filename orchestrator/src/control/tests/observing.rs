@@ -1,9 +1,14 @@
 //! What is told of what the agents observe.
 
+use std::sync::Arc;
+
 use tug_model::Timestamp;
+use tug_model::report::{Health, Phase, Report};
+use tug_model::task::Task;
 
 use super::super::observe::Observer;
-use crate::plan::tests::draw::{NOW, draw};
+use crate::plan::tests::draw::{NOW, draw, node_id};
+use crate::plan::{NodeObserved, Observed};
 
 /// What is told of one drawing after the other, a second apart, the first of which was there when we started.
 #[track_caller]
@@ -161,4 +166,34 @@ fn containers_that_no_record_names_are_not_told_of() {
     world.tasks.clear();
     observer.look(&world, NOW);
     assert_eq!(observer.pending(), vec![]);
+}
+
+#[test]
+fn what_a_node_says_of_another_ones_task_is_not_told() {
+    let mut world = draw("node n1\nnode n2\ntask shop.web.1.5 n1 v1 exit1");
+    let mut observer = Observer::default();
+    observer.look(&draw("node n1\nnode n2"), NOW);
+    observer.clear();
+    let moved = world.tasks.values().map(|task| Task { node: node_id("n2"), ..Task::clone(task) });
+    world.tasks = moved.map(|task| (task.id.clone(), Arc::new(task))).collect();
+    observer.look(&world, NOW);
+    assert_eq!(observer.pending(), vec![]);
+}
+
+#[test]
+fn of_an_agents_endless_words_the_beginning_is_told() {
+    let mut world = draw("node n1\ntask shop.web.1.5 n1 v1 unhealthy");
+    let mut seen = Observed::clone(&world.observed);
+    let mut node = NodeObserved::clone(&seen.nodes[&node_id("n1")]);
+    let mut report = Report::clone(node.report.as_ref().unwrap());
+    report.tasks[0].phase =
+        Phase::Running { health: Health::Unhealthy { reason: "x".repeat(1 << 20) }, address: None };
+    node.report = Some(Arc::new(report));
+    seen.nodes.insert(node_id("n1"), Arc::new(node));
+    world.observed = Arc::new(seen);
+    let mut observer = Observer::default();
+    observer.look(&draw(NOTHING), NOW);
+    observer.clear();
+    observer.look(&world, NOW);
+    assert_eq!(observer.pending()[0].message.len(), 2_000);
 }

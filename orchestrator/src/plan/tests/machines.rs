@@ -7,15 +7,16 @@ fn a_dead_node_is_replaced() {
     check(
         "
         since 5000
-        node n1 lost=90000
+        node n1 lost=93000
         node n2
         service shop/web x2 port=8080:80
         task shop.web.1.5 n1 v1 healthy
         task shop.web.2.5 n2 v1 healthy
         ",
         "
-        stop shop.web.1.5: node n1 has been silent for 10s
+        stop shop.web.1.5: node n1 has been silent for 7s
         create shop.web.1 on n2: replaces shop.web.1.5
+        look again at 103000
         ",
     );
 }
@@ -25,7 +26,7 @@ fn a_silence_that_has_not_lasted_moves_nothing() {
     check(
         "
         since 5000
-        node n1 lost=90001
+        node n1 lost=93001
         node n2
         service shop/web x1
         task shop.web.1.5 n1 v1 healthy
@@ -70,7 +71,7 @@ fn after_we_stood_still_every_silence_counts_anew() {
         task shop.web.1.5 n1 v1 healthy
         ",
         "
-        look again at 109000
+        look again at 106000
         ",
     );
 }

@@ -30,11 +30,11 @@ fn who_fell_silent_is_given_up_sooner_than_who_said_goodbye() {
 
 #[test]
 fn what_must_not_run_twice_is_given_the_whole_time() {
-    let drawing = |word| {
+    let drawing = |went: &str| {
         format!(
             "
             since 5000
-            node n1 vanished={word}
+            node n1 {went}
             node n2
             node n3
             service shop/dns x1 host=53:53
@@ -42,20 +42,22 @@ fn what_must_not_run_twice_is_given_the_whole_time() {
             "
         )
     };
-    check(
-        &drawing(90_001),
-        "
-        - shop.dns.1: node n1 fell silent; two of dns at once would clash, so it is given the time to come back
-        look again at 100001
-        ",
-    );
-    check(
-        &drawing(90_000),
-        "
-        stop shop.dns.1.5: node n1 has been silent for 10s
-        create shop.dns.1 on n2: replaces shop.dns.1.5
-        ",
-    );
+    for went in ["vanished", "lost"] {
+        check(
+            &drawing(&format!("{went}=90001")),
+            "
+            - shop.dns.1: node n1 is away; two of dns at once would clash, so it is given the time to come back
+            look again at 100001
+            ",
+        );
+        check(
+            &drawing(&format!("{went}=90000")),
+            "
+            stop shop.dns.1.5: node n1 has been silent for 10s
+            create shop.dns.1 on n2: replaces shop.dns.1.5
+            ",
+        );
+    }
 }
 
 /// Their last words came at different moments of the same second: one is missed already, the other will be.

@@ -253,7 +253,7 @@ fn stop_first_waits_for_a_node_that_is_away() {
         "
         - shop.db.1: waiting for node n2 to report shop.db.2.5
         - shop.db.2: waiting for node n2 to report shop.db.2.5
-        look again at 110000
+        look again at 107000
         ",
     );
 }
@@ -272,7 +272,7 @@ fn start_first_goes_on_beside_a_node_that_is_away() {
         create shop.web.1 on n1: replaces shop.web.1.5, which stays until then
         - shop.web.1: shop.web.1.5 stays until its successor is healthy
         - shop.web.2: waiting for node n2 to report shop.web.2.5
-        look again at 110000
+        look again at 107000
         ",
     );
 }

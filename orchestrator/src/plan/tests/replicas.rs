@@ -165,7 +165,7 @@ fn a_lost_node_keeps_its_tasks() {
         task shop.web.2.5 n2 v1 healthy
         ",
         "
-        look again at 110000
+        look again at 107000
         ",
     );
 }

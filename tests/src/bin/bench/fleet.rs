@@ -131,7 +131,7 @@ async fn lose_one(fleet: &Fleet, nodes: u32, add: &mut impl FnMut(&str, &str, f6
     });
     tokio::time::timeout(Duration::from_secs(300), replaced).await??;
     let took = begun.elapsed();
-    let allowed = fleet.handle.view.borrow().world.timing.lost_after.duration();
+    let allowed = fleet.handle.view.borrow().world.timing.closed_after.duration();
     add("lost: last decision", "ms", millis(took));
     add("lost: beyond its time", "ms", millis(took.saturating_sub(allowed)));
     fleet.settled().await?;

@@ -83,6 +83,7 @@ impl Machine {
             server: None,
             balancer: None,
             peer: None,
+            guard: None,
             concurrency: agent::Config::CONCURRENCY,
             seed: 1,
         };

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tug_api::user::{NodeState, NodeStatus};
-use tug_tests::cluster::{Cluster, Home};
+use tug_tests::cluster::{Cluster, Home, spread};
 use tug_tests::docker;
 use tug_tests::lab::Lab;
 
-use super::{REPLICAS, hosts, load, manifest, project, until_spread, without_failure};
+use super::{REPLICAS, hosts, load, manifest, project, shares, until_spread, without_failure};
 
 /// The second address of the control plane's host.
 const SECOND: &str = "10.77.0.101";
@@ -21,6 +21,8 @@ async fn in_a_lab_an_absent_or_wrong_control_plane_stops_nothing() -> Result<()>
     let lab = Lab::start(3).await?;
     // Machines that join are told of both addresses.
     on_first(&lab, &format!("ip addr add {SECOND}/24 dev eth0")).await?;
+    let foreign = store_of_another_cluster(&lab).await?;
+    println!("another cluster was here after {:?}", start.elapsed());
     let cluster = Cluster::start(&lab, Home::Apart).await?;
     cluster.apply(&manifest(REPLICAS)).await?;
     until_spread(&cluster, &[2, 2, 2]).await?;
@@ -28,6 +30,8 @@ async fn in_a_lab_an_absent_or_wrong_control_plane_stops_nothing() -> Result<()>
     println!("away and back after {:?}", start.elapsed());
     empty(&cluster).await?;
     println!("empty and right again after {:?}", start.elapsed());
+    of_another_cluster(&cluster, &foreign).await?;
+    println!("another cluster's and right again after {:?}", start.elapsed());
     older(&cluster).await?;
     println!("older and right again after {:?}", start.elapsed());
     elsewhere(&cluster).await?;
@@ -106,6 +110,43 @@ async fn empty(cluster: &Cluster<'_>) -> Result<()> {
     std::fs::remove_dir_all(&state)?;
     std::fs::rename(&aside, &state)?;
     cluster.start_server().await?;
+    cluster.until_nodes("all to be back", all_are_ready).await?;
+    until_spread(cluster, &[2, 2, 2]).await?;
+    assert_eq!(cluster.starts(&all).await?, before, "nor does the right one");
+    without_failure(&load.finish().await)
+}
+
+/// What a control plane keeps that was on the first host before: of a project of the same name, and of a node of the same
+/// name that has all its tasks.
+async fn store_of_another_cluster(lab: &Lab) -> Result<PathBuf> {
+    let cluster = Cluster::start_on(lab, Home::Apart, 1).await?;
+    cluster.apply(&manifest(REPLICAS - 1)).await?;
+    cluster.until_settled(&project()).await?;
+    let store = lab.host(1).folder().join("another");
+    cluster.end_server(Signal::TERM).await?;
+    copy_folder(&cluster.state(1).join("server"), &store)?;
+    cluster.start_server().await?;
+    cluster.leave(&project()).await?;
+    Ok(store)
+}
+
+/// One that is at the right address and has a full store, of another cluster, is nobody's either.
+async fn of_another_cluster(cluster: &Cluster<'_>, foreign: &std::path::Path) -> Result<()> {
+    let all = hosts(cluster, &[1, 2, 3]);
+    let before = cluster.starts(&all).await?;
+    let load = load(cluster, &[1, 2, 3]);
+    let aside = cluster.state(1).join("aside");
+    exchange(cluster, &aside, foreign).await?;
+    let refuses = |nodes: &[NodeStatus]| nodes.iter().any(|node| node.refusal.is_some());
+    let nodes = cluster.until_nodes("the agent to refuse", refuses).await?;
+    println!("another cluster's is told: {:?}", nodes.iter().find_map(|node| node.refusal.clone()));
+    let here: Vec<_> = nodes.iter().map(|node| node.node.id.clone()).collect();
+    assert_eq!(here, [cluster.node(1)], "those that come by TLS do not even talk to it");
+    let status = cluster.client().status(&project()).await?;
+    assert_eq!(spread(&status), shares(cluster, &[REPLICAS as usize - 1]), "it wants to run all of them");
+    load.more(100).await?;
+    assert_eq!(cluster.starts(&all).await?, before, "another cluster's starts and stops nothing");
+    exchange(cluster, foreign, &aside).await?;
     cluster.until_nodes("all to be back", all_are_ready).await?;
     until_spread(cluster, &[2, 2, 2]).await?;
     assert_eq!(cluster.starts(&all).await?, before, "nor does the right one");

@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tokio::time::Instant;
+use tug_api::client::Client;
+use tug_api::error::chain;
+use tug_api::tls::Credentials;
+use tug_api::transport::Channel;
 use tug_api::user::{NodeState, NodeStatus};
+use tug_model::Timestamp;
 use tug_tests::cluster::{Cluster, Home, spread};
 use tug_tests::lab::{Lab, Way};
 use tug_tests::load::Load;
+use tug_tests::tug::PATIENCE;
 
 use super::{REPLICAS, hosts, load, manifest, project, unchanged, until_spread};
 
@@ -18,6 +24,10 @@ const VICTIM: usize = 3;
 /// What the other machines are asked after that time must not fail because of the one that is gone. It is three seconds
 /// on a machine with time to spare.
 const LEFT_OUT: Duration = Duration::from_secs(10);
+/// Three seconds after its last word, and a moment until it is seen.
+const OUT: Duration = Duration::from_millis(3_500);
+/// By then what stood there runs elsewhere.
+const ELSEWHERE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_lab_a_lost_machine_is_left_out_replaced_and_taken_back() -> Result<()> {
@@ -26,11 +36,11 @@ async fn in_a_lab_a_lost_machine_is_left_out_replaced_and_taken_back() -> Result
     let cluster = Cluster::start(&lab, Home::Apart).await?;
     cluster.apply(&manifest(REPLICAS)).await?;
     until_spread(&cluster, &[2, 2, 2]).await?;
-    let victim = lab.host(VICTIM);
+    let (victim, mut reactions) = (lab.host(VICTIM), Vec::new());
 
     let lost = Lost::begin(&cluster, "its cable is cut").await?;
     lab.cut(victim)?;
-    let lost = lost.until_replaced().await?;
+    let lost = lost.until_replaced(&mut reactions).await?;
     lab.heal(victim)?;
     lost.until_back().await?;
     println!("{:?}", start.elapsed());
@@ -38,7 +48,7 @@ async fn in_a_lab_a_lost_machine_is_left_out_replaced_and_taken_back() -> Result
     for way in [Way::In, Way::Out] {
         let lost = Lost::begin(&cluster, &format!("packets do not go {way:?}")).await?;
         victim.block(way, None)?;
-        let lost = lost.until_replaced().await?;
+        let lost = lost.until_replaced(&mut reactions).await?;
         victim.unblock(way, None)?;
         lost.until_back().await?;
         println!("{:?}", start.elapsed());
@@ -47,21 +57,55 @@ async fn in_a_lab_a_lost_machine_is_left_out_replaced_and_taken_back() -> Result
 
     let lost = Lost::begin(&cluster, "it is frozen").await?;
     victim.freeze().await?;
-    let lost = lost.until_replaced().await?;
+    let lost = lost.until_replaced(&mut reactions).await?;
     victim.thaw().await?;
     lost.until_back().await?;
     println!("{:?}", start.elapsed());
 
     let lost = Lost::begin(&cluster, "it is off").await?;
     lab.power_off(victim).await?;
-    let lost = lost.until_replaced().await?;
+    let lost = lost.until_replaced(&mut reactions).await?;
+    let ended = its_certificate_has_ended(&cluster).await?;
     lab.power_on(victim).await?;
     cluster.start_agent(VICTIM)?;
     lost.until_back().await?;
+    ensure!(cluster.membership(VICTIM)?.ends() > ended, "it is back by a new certificate");
     forget_losses(&cluster).await?;
     println!("{:?}", start.elapsed());
     half_of_them_at_once(&cluster).await?;
     println!("{:?}", start.elapsed());
+
+    forget_losses(&cluster).await?;
+    // Its machine lives, and so do its containers. Nobody knows whether they serve.
+    let lost = Lost::begin(&cluster, "its agent is killed").await?;
+    cluster.end_agent(VICTIM, Signal::KILL).await?;
+    lost.until_replaced(&mut reactions).await?;
+    println!("{:?}", start.elapsed());
+    most_are_in_time(&reactions)
+}
+
+/// The machine is off for so long that its certificate ends, and opens nothing any more. Gives when that was.
+async fn its_certificate_has_ended(cluster: &Cluster<'_>) -> Result<Timestamp> {
+    cluster.outlive_certificate(VICTIM)?;
+    let membership = cluster.membership(VICTIM)?;
+    let server = membership.server(Some(&Credentials::new(&membership.identity)?))?;
+    let start = Instant::now();
+    loop {
+        let client = Client::new(Channel::tls(server.clone()));
+        let asked = cluster.lab().outside().run(async move { Ok(client.whoami().await) }).await?;
+        let refused = chain(&asked.err().context("it is good for ever")?);
+        // Who still speaks when the connection is closed does not hear why.
+        if refused.contains("CertificateExpired") {
+            return Ok(membership.ends());
+        }
+        ensure!(start.elapsed() < PATIENCE, "{refused}\n{}", cluster.logs());
+    }
+}
+
+/// Time on this machine is shared with whatever else runs on it, which can only make a reaction slower.
+fn most_are_in_time(reactions: &[Reaction]) -> Result<()> {
+    let in_time = reactions.iter().filter(|it| it.out <= OUT && it.elsewhere <= ELSEWHERE).count();
+    ensure!(2 * in_time > reactions.len(), "{reactions:?}");
     Ok(())
 }
 
@@ -72,6 +116,15 @@ async fn forget_losses(cluster: &Cluster<'_>) -> Result<()> {
     let are_back =
         |nodes: &[NodeStatus]| nodes.iter().all(|node| node.state == NodeState::Ready && node.connected);
     cluster.until_nodes("all to be back", are_back).await.map(drop)
+}
+
+/// How soon something came of a loss.
+#[derive(Debug)]
+struct Reaction {
+    /// The machine is out of the routes.
+    out: Duration,
+    /// All run elsewhere.
+    elsewhere: Duration,
 }
 
 /// One machine is lost under load from the others.
@@ -95,7 +148,7 @@ impl<'c, 'l> Lost<'c, 'l> {
     }
 
     /// Waits until all run elsewhere.
-    async fn until_replaced(self) -> Result<Self> {
+    async fn until_replaced(self, reactions: &mut Vec<Reaction>) -> Result<Self> {
         let cluster = self.cluster;
         let is_out =
             |nodes: &[NodeStatus]| nodes.iter().any(|it| it.node.id.as_str() == "h3" && !it.connected);
@@ -105,6 +158,7 @@ impl<'c, 'l> Lost<'c, 'l> {
         unchanged(&self.before, &after)?;
         ensure!(self.before.keys().all(|task| after.contains_key(task)), "they stay: {after:#?}");
         let elsewhere = self.at.elapsed();
+        reactions.push(Reaction { out, elsewhere });
         cluster
             .until(&project(), "all to serve elsewhere", |status| {
                 status.services.iter().all(|it| it.ready == REPLICAS)

@@ -14,6 +14,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions,
 };
 use rustix::process::Signal;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 use tug_tests::image;
@@ -49,6 +50,19 @@ async fn is_silent(from: &Inside, host: &Host) -> Result<()> {
     let address = SocketAddr::from((host.address(), PORT));
     let answer = from.run(async move { Ok(timeout(MOMENT, get_from(address, "/healthz")).await) }).await?;
     ensure!(!matches!(answer, Ok(Ok(_))), "{} answers: {answer:?}", host.name());
+    Ok(())
+}
+
+/// A connection to the container on `host`.
+async fn connect(from: &Inside, host: &Host) -> Result<TcpStream> {
+    let address = (host.address(), PORT);
+    from.run(async move { Ok(TcpStream::connect(address).await?) }).await
+}
+
+/// Fails when the other side ends a connection.
+async fn hears_nothing(from: &Inside, mut connection: TcpStream) -> Result<()> {
+    let heard = from.run(async move { Ok(timeout(MOMENT, connection.read(&mut [0])).await) }).await?;
+    ensure!(heard.is_err(), "the connection was ended: {heard:?}");
     Ok(())
 }
 
@@ -201,10 +215,12 @@ async fn freezing(lab: &Lab) -> Result<()> {
 
 async fn power(lab: &Lab) -> Result<()> {
     let [_, two, three] = lab.hosts() else { anyhow::bail!("three hosts") };
+    let connections = [connect(lab.outside(), two).await?, connect(lab.outside(), three).await?];
     // One that is frozen goes as well.
     three.freeze().await?;
-    for host in [two, three] {
+    for (host, connection) in [two, three].into_iter().zip(connections) {
         lab.power_off(host).await?;
+        hears_nothing(lab.outside(), connection).await?;
         is_silent(lab.outside(), host).await?;
         ensure!(!host.engine_answers().await, "{} is off", host.name());
         ensure!(host.run(&["true"]).await.is_err(), "{} is off", host.name());
