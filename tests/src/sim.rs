@@ -28,11 +28,11 @@
 //! | half of the machines, or all, go at once | [`Action::Together`], [`Story::HalfAtOnce`] |
 //! | a cable swallows everything, or only one direction, with and without something that keeps connections up | [`NodeAction::Cut`], [`Story::SilentNode`], [`Story::DeafNode`] |
 //! | a cable comes and goes | [`NodeAction::Flap`], [`Story::Flapping`] |
-//! | a connection breaks, is slow, loses answers after their effect, is left half open | [`NodeAction::Disconnect`], [`NodeAction::Delay`], [`NodeAction::LoseReplies`], [`NodeAction::Redial`] |
+//! | a connection breaks, is slow, loses answers after their effect, is left half open | [`NodeAction::Disconnect`], [`NodeAction::Delay`], [`NodeAction::LoseReplies`], [`NodeAction::Redial`], [`Story::SlowCable`] |
 //! | a machine dials from a new address | [`NodeAction::Redial`] |
 //! | an engine is dead or hangs | [`Faults::down`](crate::fake::Faults::down), [`hung`](crate::fake::Faults::hung), [`Story::EngineAway`], [`Story::EngineLost`] |
 //! | its calls fail, are slow, take effect without an answer | [`failing`](crate::fake::Faults::failing), [`slowness`](crate::fake::Faults::slowness), [`lost_replies`](crate::fake::Faults::lost_replies) |
-//! | its events are lost or doubled | [`lost_events`](crate::fake::Faults::lost_events), [`doubled_events`](crate::fake::Faults::doubled_events) |
+//! | its events are lost or doubled | [`lost_events`](crate::fake::Faults::lost_events), [`doubled_events`](crate::fake::Faults::doubled_events), [`Story::LostEvents`] |
 //! | a removal is under way already | [`slow_removals`](crate::fake::Faults::slow_removals) |
 //! | people kill or remove containers by hand, or run others | [`NodeAction::Kill`], [`NodeAction::RemoveContainer`], [`NodeAction::Foreign`] |
 //! | clocks are wrong, by seconds and by years | [`NodeAction::SetClock`], [`ControlAction::SetClock`], [`Story::WrongClocks`] |
@@ -48,8 +48,8 @@
 //! | a copy of a store, or another cluster's, is put back with nothing that says so; two control planes on one state | the tests of `model::assignment` and the agent; `e2e/cluster/absence.rs`; the lock, `e2e/daemons.rs` |
 //! | a task that ignores its signal | `e2e/order.rs`: the fake engine's processes end when told, but for `stubborn:…` |
 //! | an agent is replaced under load; the balancer dies | `e2e/survival.rs`, `agent/src/proxy/tests` |
-//! | real engines killed and suspended, a container's supervisor killed, files of the engine lost | `e2e/engine.rs`, `e2e/cluster/faults.rs`: a fake knows only what it was told |
-//! | two machines with one address; packets lost by chance; slow links | `e2e/cluster`: there are no packets here |
+//! | real engines killed and suspended, containers that an engine lost sight of | `e2e/engine.rs`, `e2e/cluster`: a fake knows only what it was told |
+//! | two machines with one address; packets lost by chance | nowhere: there are no packets here |
 //! | a cable between two machines is cut, and each still reaches the control plane | `agent/src/proxy/tests/peers.rs`: balancers do not run here, they have no virtual sockets |
 //! | certificates that end | `it/membership.rs`, the tests of `orchestrator::app`, `e2e/cluster/faults.rs`: nodes have none here |
 //! | pulls that fail, wrong digests | the tests of images, `agent/tests/docker/registry.rs` |

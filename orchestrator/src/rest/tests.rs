@@ -1,14 +1,62 @@
 //! Everything that may be asked, and everything that must not.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use http::Request;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tug_api::Code;
 
 use super::bench::{Answer, Bench, node, request, shop};
 
 /// What is changed in [`shop`] to make it wrong, where that is said, and a part of what is said.
 type Wrong = (fn(&mut Value), &'static str, &'static str);
+
+/// A socket on which the API is served, for clients that are no clients.
+struct Socket {
+    folder: TempDir,
+    stop: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+// === impl Socket ===
+
+impl Socket {
+    fn of(bench: &Bench) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("tug.sock")).unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(tug_api::serve::unix(listener, bench.router.clone(), stop.clone()));
+        Self { folder, stop, serving }
+    }
+
+    /// A connection over which this was said.
+    async fn send(&self, bytes: &[u8]) -> UnixStream {
+        let mut stream = UnixStream::connect(self.folder.path().join("tug.sock")).await.unwrap();
+        // The server may have answered and hung up before it has all of it.
+        let _sent = stream.write_all(bytes).await;
+        stream
+    }
+
+    /// What is answered until the connection ends.
+    async fn rest_of(mut stream: UnixStream) -> String {
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_secs(30), stream.read_to_end(&mut answer));
+        let _closed = read.await.expect("the connection stays open");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap().unwrap();
+    }
+}
 
 fn web(spec: &mut Value) -> &mut Value {
     &mut spec["services"]["web"]
@@ -474,9 +522,9 @@ async fn an_idempotency_key_is_kept_for_a_day() {
     };
     bench.apply(&shop()).await.value();
     let first = bench.ask(keyed(5)).await.value();
-    tokio::time::sleep(std::time::Duration::from_secs(86_000)).await;
+    tokio::time::sleep(Duration::from_secs(86_000)).await;
     assert_eq!(bench.ask(keyed(5)).await.value(), first);
-    tokio::time::sleep(std::time::Duration::from_secs(1_000)).await;
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
     assert_eq!(bench.ask(keyed(7)).await.value()["changed"], json!(true));
     bench.end().await;
 }
@@ -569,13 +617,8 @@ async fn it_says_how_it_is() {
 
 #[tokio::test]
 async fn bytes_that_are_no_request_end_the_connection() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let bench = Bench::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("tug.sock");
-    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-    let stop = tokio_util::sync::CancellationToken::new();
-    let serving = tokio::spawn(tug_api::serve::unix(listener, bench.router.clone(), stop.clone()));
+    let socket = Socket::of(&bench);
     let put = "PUT /v1/projects/shop HTTP/1.1\r\nhost: tug\r\ncontent-type: application/json\r\n";
     let long = format!("GET /{} HTTP/1.1\r\nhost: tug\r\n\r\n", "a".repeat(100 << 10));
     for (bytes, statuses) in [
@@ -591,19 +634,44 @@ async fn bytes_that_are_no_request_end_the_connection() {
             &["404"],
         ),
     ] {
-        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
-        // The server may have answered and hung up before it has all of it.
-        let _sent = stream.write_all(bytes.as_bytes()).await;
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_end(&mut answer));
-        let _closed = read.await.expect("the connection stays open");
-        let answer = String::from_utf8_lossy(&answer);
+        let answer = Socket::rest_of(socket.send(bytes.as_bytes()).await).await;
         let status = answer.split(' ').nth(1).unwrap_or_default();
         assert!(statuses.contains(&status), "{bytes:.80}: {answer}");
     }
     assert_eq!(bench.store.snapshot().revision.0, 0);
-    stop.cancel();
-    serving.await.unwrap().unwrap();
+    socket.end().await;
+    bench.end().await;
+}
+
+/// Whoever does not know what became of a change asks again under the same key.
+#[tokio::test]
+async fn a_change_that_is_cut_off_at_any_byte_and_asked_for_again_is_made_once() {
+    let bench = Bench::new().await;
+    let socket = Socket::of(&bench);
+    let body = json!({ "spec": shop() }).to_string();
+    let request = format!(
+        "PUT /v1/projects/shop HTTP/1.1\r\nhost: tug\r\ncontent-type: application/json\r\n\
+         idempotency-key: key-1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for length in 0..request.len() {
+        let mut stream = socket.send(&request.as_bytes()[..length]).await;
+        stream.shutdown().await.unwrap();
+        let answer = Socket::rest_of(stream).await;
+        assert!(!answer.contains("200 OK"), "{length}: {answer}");
+    }
+    assert_eq!(bench.store.snapshot().revision.0, 0, "half of a change is none");
+
+    let whole = Socket::rest_of(socket.send(request.as_bytes()).await).await;
+    assert!(whole.contains("200 OK") && whole.contains("\"revision\":1"), "{whole}");
+    for length in 0..whole.len() {
+        let mut begun = socket.send(request.as_bytes()).await.take(length as u64);
+        begun.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    let again = Socket::rest_of(socket.send(request.as_bytes()).await).await;
+    assert!(again.contains("200 OK") && again.contains("\"revision\":1"), "{again}");
+    assert_eq!(bench.store.snapshot().revision.0, 1);
+    socket.end().await;
     bench.end().await;
 }
 
@@ -652,7 +720,7 @@ async fn logs_are_followed_over_a_broken_link_and_into_new_tasks() {
     agent.write(&second, 5, "of a new task");
     assert_eq!(lines.next().await.unwrap(), "of a new task");
     agent.behave(|it| it.is_silent = true);
-    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     agent.behave(|it| it.is_silent = false);
     agent.write(&first, 11, "after the break");
     bench.nodes.register(node(), agent.channel());

@@ -24,6 +24,8 @@ pub enum Story {
     Flapping,
     /// Reports arrive and orders do not.
     DeafNode,
+    /// A cable is slow.
+    SlowCable,
     /// Everything stands still and goes on later.
     StandStill,
     /// There is no control plane for an hour, in which containers and machines go on dying.
@@ -40,6 +42,8 @@ pub enum Story {
     EngineAway,
     /// An engine stays away.
     EngineLost,
+    /// An engine tells of nothing that happens to its containers, or of everything twice.
+    LostEvents,
     /// A machine is drained, used again, and removed.
     Drained,
     /// A machine goes in the middle of a rolling change.
@@ -48,12 +52,13 @@ pub enum Story {
 
 impl Story {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::SilentNode,
         Self::QuickReboot,
         Self::HalfAtOnce,
         Self::Flapping,
         Self::DeafNode,
+        Self::SlowCable,
         Self::StandStill,
         Self::NoControlPlane,
         Self::ForeignControlPlane,
@@ -62,6 +67,7 @@ impl Story {
         Self::AgentTrouble,
         Self::EngineAway,
         Self::EngineLost,
+        Self::LostEvents,
         Self::Drained,
         Self::LostDuringChange,
     ];
@@ -78,6 +84,7 @@ pub(super) async fn tell(story: Story, seed: u64, trace: &mut Vec<String>) -> Re
         Story::HalfAtOnce => silence::half_at_once(&mut scene).await,
         Story::Flapping => silence::flapping(&mut scene).await,
         Story::DeafNode => silence::deaf_node(&mut scene).await,
+        Story::SlowCable => silence::slow_cable(&mut scene).await,
         Story::StandStill => absence::stand_still(&mut scene).await,
         Story::NoControlPlane => absence::no_control_plane(&mut scene).await,
         Story::ForeignControlPlane => absence::foreign_control_plane(&mut scene).await,
@@ -86,6 +93,7 @@ pub(super) async fn tell(story: Story, seed: u64, trace: &mut Vec<String>) -> Re
         Story::AgentTrouble => change::agent_trouble(&mut scene).await,
         Story::EngineAway => change::engine_away(&mut scene).await,
         Story::EngineLost => change::engine_lost(&mut scene).await,
+        Story::LostEvents => change::lost_events(&mut scene).await,
         Story::Drained => change::drained(&mut scene).await,
         Story::LostDuringChange => change::lost_during_change(&mut scene).await,
     };

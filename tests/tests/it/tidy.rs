@@ -1,8 +1,10 @@
 //! The rules of the house that no lint knows. Each is one test and says, for every breach, where it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use tug_tests::sim::Story;
 
 /// Lines of a file outside its tests.
 const LONGEST_FILE: usize = 500;
@@ -262,4 +264,50 @@ fn the_architecture_document_names_every_room() {
     missing.sort();
     missing.dedup();
     check("ARCHITECTURE.md names every top-level module", &missing);
+}
+
+/// The tests of a file: `module::name`. A module is named like its file, or its folder where all of the file is tests.
+fn tests_of(source: &Source) -> Vec<String> {
+    let path = source.path.trim_end_matches(".rs").trim_end_matches("/tests");
+    let module = path.rsplit('/').next().unwrap_or(path);
+    let (mut tests, mut is_test) = (Vec::new(), false);
+    for line in source.text.lines().map(str::trim) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some((_, name)) = line.split_once("fn ").filter(|_| is_test) {
+            let name = name.split('(').next().unwrap_or(name);
+            tests.push(format!("{module}::{name}"));
+            is_test = false;
+        }
+    }
+    tests
+}
+
+#[test]
+fn every_fault_that_is_listed_names_tests_that_exist() {
+    let mut tests: BTreeSet<String> = sources().iter().flat_map(tests_of).collect();
+    tests.extend(Story::ALL.iter().map(|story| format!("Story::{story:?}")));
+    let page = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let (mut breaches, mut rows) = (Vec::new(), 0);
+    for (number, line) in page.lines().enumerate() {
+        let Some((_, shown_by)) = line.trim_end_matches([' ', '|']).rsplit_once('|') else { continue };
+        if matches!(shown_by.trim(), "shown by" | "---") {
+            continue;
+        }
+        rows += 1;
+        let named: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            breaches.push(format!("docs/faults.md:{}: no test", number + 1));
+        }
+        let missing = named.iter().filter(|name| !tests.contains(**name));
+        breaches.extend(missing.map(|name| format!("docs/faults.md:{}: `{name}`", number + 1)));
+    }
+    assert!(rows > 30, "only {rows} faults found: is the test looking in the right place?");
+    check("docs/faults.md names a test for each fault, and no other", &breaches);
+    let untold: Vec<String> = Story::ALL
+        .iter()
+        .map(|story| format!("`Story::{story:?}`"))
+        .filter(|story| !page.contains(story.as_str()))
+        .collect();
+    check("docs/faults.md names every story of the simulation", &untold);
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tug_model::task::Desired;
 use tug_model::{Millis, TaskId};
 
-use super::scene::{A_START, MISSED, Scene, TIDY};
+use super::scene::{A_START, LISTED, MISSED, Scene, TIDY};
 use crate::fake::Faults;
 use crate::sim::action::{Action, Direction, Ledger, Moment, NodeAction, Request};
 
@@ -77,6 +77,26 @@ pub(super) async fn engine_lost(scene: &mut Scene) -> Result<()> {
     scene.until(60_000, "its tasks run elsewhere", elsewhere).await?;
     scene.on(node, NodeAction::Faults(Faults::default())).await?;
     scene.until(30_000, "duplicates end", Scene::is_tidy).await
+}
+
+/// It is looked at every few seconds all the same: what died runs again, and nothing is moved.
+pub(super) async fn lost_events(scene: &mut Scene) -> Result<()> {
+    let node = scene.any_node();
+    let tasks = scene.tasks();
+    let (lost, doubled) = if scene.dice.bool() { (100, 0) } else { (0, 100) };
+    let faults = Faults { lost_events: lost, doubled_events: doubled, ..Faults::default() };
+    scene.on(node, NodeAction::Faults(faults)).await?;
+    for _ in 0..4 {
+        let which = scene.dice.usize(0..8);
+        let dies =
+            if scene.dice.bool() { NodeAction::Kill(which) } else { NodeAction::RemoveContainer(which) };
+        scene.on(node, dies).await?;
+        ensure!(!scene.is_tidy(), "something has died");
+        scene.until(LISTED + 2_000, "what died runs again", Scene::is_tidy).await?;
+        scene.pass(15_000).await?;
+    }
+    ensure!(tasks == scene.tasks(), "something is moved:\n  {tasks:?}\n  {:?}", scene.tasks());
+    Ok(())
 }
 
 /// No replica is missing at any moment, and in the end nothing is left there.

@@ -19,6 +19,8 @@ pub(super) const PATIENCE: u64 = 2_500;
 pub(super) const MOVED: u64 = 5_000;
 /// The same if it did not fall silent but closed its connection, or takes no orders.
 pub(super) const MISSED: u64 = 11_000;
+/// An engine that tells of nothing is looked at so often.
+pub(super) const LISTED: u64 = 5_000;
 /// Duplicates end in so much time after everything is whole again: it is dialled within two seconds.
 pub(super) const TIDY: u64 = 10_000;
 const STEP: u64 = 250;

@@ -1,6 +1,7 @@
 //! Machines that are not heard.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tug_model::task::Desired;
@@ -117,4 +118,22 @@ pub(super) async fn deaf_node(scene: &mut Scene) -> Result<()> {
     scene.on(node, NodeAction::Mend).await?;
     scene.until(30_000, "duplicates end", Scene::is_tidy).await?;
     Ok(())
+}
+
+/// It is no silence: nothing is moved, and a change goes through.
+pub(super) async fn slow_cable(scene: &mut Scene) -> Result<()> {
+    let node = scene.any_node();
+    let delay = Duration::from_millis(scene.dice.u64(50..=500));
+    scene.on(node, NodeAction::Delay(delay)).await?;
+    scene.nothing_moves(120_000).await?;
+    let old = scene.tasks();
+    scene.apply("good:2").await?;
+    let replaced = move |scene: &Scene| {
+        let tasks = scene.tasks();
+        let mut of_old = tasks.keys().filter(|task| old.contains_key(*task));
+        scene.is_whole() && scene.is_tidy() && of_old.all(|task| task.as_str().contains(".every."))
+    };
+    let all = scene.wanted.values().map(|count| u64::from(*count)).sum::<u64>();
+    scene.until(20_000 + all * (A_START + 12_000), "the new version takes over", replaced).await?;
+    scene.nothing_moves(60_000).await
 }
