@@ -160,11 +160,12 @@ impl Server {
         }
     }
 
-    fn place(self, keeper: &Keeper) -> Result<link::Place, OpenError> {
-        Ok(match self {
+    fn place(server: Option<Self>, keeper: Option<&Keeper>) -> Result<Option<link::Place>, OpenError> {
+        let Some((server, keeper)) = server.zip(keeper) else { return Ok(None) };
+        Ok(Some(match server {
             Self::Socket(path) => link::Place::Socket(path),
             Self::Joined => link::Place::Servers { server: keeper.server()?, addresses: keeper.servers() },
-        })
+        }))
     }
 }
 
@@ -206,8 +207,7 @@ impl Agent {
             Balancer::new(config.balancer.clone().unwrap_or_default(), tables.clone(), peers);
         let (snapshot, snapshots) = watch::channel(None);
         let leases = Arc::new(LeaseBook::open(Arc::clone(&ledger), config.clock)?);
-        let guard =
-            config.guard.map(|config| Guard { config, node: node.clone(), leases: Arc::clone(&leases) });
+        let guard = config.guard.map(|config| Guard::new(config, &node, &leases));
         let asked = Asked {
             follower: Arc::clone(&follower),
             runtime: Arc::clone(&config.runtime),
@@ -234,8 +234,7 @@ impl Agent {
             concurrency: config.concurrency,
             seed: config.seed,
         })?;
-        let place = config.server.zip(keeper.as_ref());
-        let place = place.map(|(server, keeper)| server.place(keeper)).transpose()?;
+        let place = Server::place(config.server, keeper.as_ref())?;
         let link = place.map(|place| link::Link {
             place,
             node: node.clone(),

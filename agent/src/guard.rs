@@ -27,14 +27,19 @@ pub struct Config {
 /// Tells the holder.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    pub(crate) config: Config,
-    pub(crate) node: NodeId,
-    pub(crate) leases: Arc<LeaseBook>,
+    config: Config,
+    node: NodeId,
+    leases: Arc<LeaseBook>,
 }
 
 // === impl Guard ===
 
 impl Guard {
+    /// One that speaks for the node.
+    pub(crate) fn new(config: Config, node: &NodeId, leases: &Arc<LeaseBook>) -> Self {
+        Self { config, node: node.clone(), leases: Arc::clone(leases) }
+    }
+
     /// Tells it of every lease until `stop`. Without leases there needs to be no holder.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changes = self.leases.changes();
