@@ -115,7 +115,7 @@ pub(crate) enum Command {
     Doctor(DoctorArguments),
     /// Put the control plane's state back from an export
     Restore(RestoreArguments),
-    /// Keep the listening sockets of an agent open while it restarts, and end what is exclusive when it does not
+    /// Keep an agent's sockets open while it is away, and end what is exclusive
     #[command(hide = true)]
     Hold(HoldArguments),
     /// Be let in by a control plane elsewhere, and remember it

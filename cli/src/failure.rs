@@ -152,7 +152,7 @@ fn unreachable_host(address: &str, source: &io::Error) -> Failure {
 
 fn unreachable_socket(address: &str, source: &io::Error) -> Failure {
     const START: &str = "start one with `tug server --agent`, name its socket with --socket or TUG_SOCKET, or `tug login` to \
-                         one elsewhere";
+                         one elsewhere (a machine that joined has none of its own)";
     let kind = source.kind();
     if kind == io::ErrorKind::PermissionDenied {
         return Failure::new(format!("cannot reach {address}: permission denied")).hint(

@@ -44,8 +44,12 @@ const RECORD_EVERY: Duration = Duration::from_millis(200);
 /// The wait after a commit that failed; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// After a pass the loop rests for as long as the pass took, up to this: it never takes more than half of a processor.
-const LONGEST_REST: Duration = Duration::from_millis(200);
+/// After a pass the loop rests for so many times as long as the pass took: it takes a quarter of a processor, and what
+/// comes meanwhile makes one pass. A small cluster's pass is a millisecond; a thousand nodes' would otherwise follow one
+/// upon the other while they are told what the last one decided.
+const REST: u32 = 3;
+/// It rests no longer than this: somebody waits for what comes next.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// The control loop.
 #[derive(Debug)]
@@ -151,7 +155,7 @@ impl Control {
                 next = self.pass() => next,
             };
             let Next::Wait(at) = next else { break };
-            let rest = begun.elapsed().min(LONGEST_REST);
+            let rest = (begun.elapsed() * REST).min(LONGEST_REST);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

@@ -56,7 +56,11 @@ pub(crate) async fn settle(
             let within = age(waiting.timeout.into());
             let what = if removal { "gone" } else { "healthy" };
             let failure = Failure::new(format!("{project} is not {what} after {within}"));
-            Err(failure.hint("it goes on; wait longer with --timeout"))
+            let is_behind = |state| matches!(state, ServiceState::Progressing | ServiceState::Failing);
+            let why = status.filter(|_| !removal).map(|status| first(&status, is_behind));
+            let why =
+                why.map_or_else(String::new, |name| format!("`tug why {name}` says what it waits for, "));
+            Err(failure.hint(format!("it goes on; {why}--timeout waits longer")))
         }
         Ended::Returned => {
             context.screen.note(&format!("{project} was removed, and applied again meanwhile: it stays"));
@@ -71,10 +75,14 @@ pub(crate) async fn settle(
 }
 
 fn advice(status: &ProjectStatus) -> String {
-    let failing = status.services.iter().find(|service| service.state == ServiceState::Failing);
-    let name =
-        failing.map_or_else(|| "SERVICE".to_owned(), |service| format!("{}/{}", status.name, service.name));
+    let name = first(status, |state| state == ServiceState::Failing);
     format!("`tug why {name}` says more; the deployment stays as it is until the next apply")
+}
+
+/// The name of the first service in such a state.
+fn first(status: &ProjectStatus, is: impl Fn(ServiceState) -> bool) -> String {
+    let found = status.services.iter().find(|service| is(service.state));
+    found.map_or_else(|| "SERVICE".to_owned(), |service| format!("{}/{}", status.name, service.name))
 }
 
 /// Says what is wrong with each service that is not as wanted, with the last lines of what failed.

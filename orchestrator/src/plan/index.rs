@@ -76,6 +76,9 @@ impl<'w> Index<'w> {
         let reports: BTreeMap<&NodeId, NodeReport<'w>> =
             world.observed.nodes.iter().map(|(node, observed)| (node, NodeReport::new(observed))).collect();
         let mut services: BTreeMap<Key<'w>, Vec<Seen<'w>>> = BTreeMap::new();
+        // Most tasks follow one of their own service.
+        let mut alike: Vec<Seen<'w>> = Vec::new();
+        let key = |seen: &Seen<'w>| (&seen.task.project, &seen.task.service);
         for task in world.tasks.values() {
             let node = reports.get(&task.node);
             let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
@@ -83,10 +86,20 @@ impl<'w> Index<'w> {
             let uncounted = node.is_some_and(|node| node.uncounted);
             let node = fleet.machine(&task.node);
             let seen = Seen { task, report, node, uncounted, follows };
-            services.entry((&task.project, &task.service)).or_default().push(seen);
+            if let Some(last) = alike.last().map(key).filter(|last| *last != key(&seen)) {
+                services.entry(last).or_default().append(&mut alike);
+            }
+            alike.push(seen);
+        }
+        if let Some(last) = alike.last().map(key) {
+            services.entry(last).or_default().append(&mut alike);
         }
         for tasks in services.values_mut() {
-            tasks.sort_by_key(|seen| (seen.task.slot, seen.task.made_by(), &seen.task.id));
+            tasks.sort_by(|one, other| {
+                let (one, other) = (one.task, other.task);
+                let by_age = || (one.made_by(), &one.id).cmp(&(other.made_by(), &other.id));
+                one.slot.cmp(&other.slot).then_with(by_age)
+            });
         }
         Self { services }
     }

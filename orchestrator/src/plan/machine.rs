@@ -117,17 +117,22 @@ impl<'v> Machines<'v> {
     fn leaving(&self, task: &Task) -> Leaving {
         let obstacles = self.view.plan.obstacles.get(&task.service_ref());
         let obstacle = obstacles.and_then(|slots| slots.get(&task.slot));
-        let is_stuck = obstacle.is_some_and(|obstacle| obstacle.kind == ObstacleKind::NoPlace);
+        let has_no_place = obstacle.is_some_and(|obstacle| obstacle.kind == ObstacleKind::NoPlace);
+        let is_cut_off = self.fleet.machine(&task.node).is_out_of_reach();
+        let is_stuck = if task.desired == Desired::Run { has_no_place } else { is_cut_off };
         let waits_for = match task.desired {
             Desired::Run => match (self.successor(task), obstacle) {
                 (Some(successor), _) => successor,
                 (None, Some(obstacle)) => obstacle.reasons.join("; "),
                 (None, None) => "still there".to_owned(),
             },
+            Desired::Drain { .. } | Desired::Stop { .. } if is_cut_off => {
+                "nobody can stop it: its node's agent, or its Engine, does not answer".to_owned()
+            }
             Desired::Drain { .. } => "out of the routes; its connections end".to_owned(),
             Desired::Stop { .. } => "stopping".to_owned(),
         };
-        Leaving { task: task.id.clone(), waits_for, is_stuck: is_stuck && task.desired == Desired::Run }
+        Leaving { task: task.id.clone(), waits_for, is_stuck }
     }
 
     /// How what is to take the place of `task` stands.

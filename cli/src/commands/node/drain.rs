@@ -25,7 +25,7 @@ use crate::watch::repeat;
 
 /// The node is looked at so often.
 const LOOK: Duration = Duration::from_millis(500);
-/// What has nowhere to go is waited for so long, while nothing else moves.
+/// What cannot leave is waited for so long, while nothing else moves.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// How the waiting goes on.
@@ -44,7 +44,7 @@ enum Verdict {
 #[derive(Debug)]
 struct Judge {
     may_be_stuck: bool,
-    /// What was left when all of it had nowhere to go for the first time, and when that was.
+    /// What was left when none of it could leave for the first time, and when that was.
     stuck: Option<(Vec<Leaving>, Instant)>,
 }
 
@@ -138,9 +138,9 @@ fn ended(one: &NodeStatus, verdict: Verdict, screen: &mut Screen) -> Result<Node
         Verdict::Active => Err(Failure::new(format!("{id} was activated again meanwhile"))),
         Verdict::Stuck => {
             say_what_is_left(one, screen);
-            Err(Failure::new(format!("{id} is not empty: what is left has nowhere to go")).hint(format!(
+            Err(Failure::new(format!("{id} is not empty: what is left cannot leave")).hint(format!(
                 "it leaves as soon as it can; `tug node drain {id} --deadline 1m` stops it, `tug node activate {id}` \
-                 takes the drain back"
+                 takes the drain back, and of a machine that is gone `tug node rm {id}` gives it up"
             )))
         }
     }

@@ -48,6 +48,28 @@ fn what_leaves_says_what_it_waits_for() {
 }
 
 #[test]
+fn what_nobody_can_stop_is_stuck() {
+    for node in ["node n1 drain=90000 lost=60000", "node n1 drain=90000 enginedown=40000"] {
+        let drawing = format!(
+            "
+            since 5000
+            {node}
+            node n2
+            node n3
+            service shop/web
+            task shop.web.1.5 n1 v1 healthy stop=8
+            task shop.web.1.8 n2 v1 healthy
+            "
+        );
+        assert_eq!(
+            leaving(&drawing),
+            ["shop.web.1.5 (stuck): nobody can stop it: its node's agent, or its Engine, does not answer"],
+            "{node}"
+        );
+    }
+}
+
+#[test]
 fn what_has_nowhere_to_go_is_told_from_what_is_on_its_way() {
     let drawing = "
         node n1 drain=90000
