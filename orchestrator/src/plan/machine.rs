@@ -118,7 +118,7 @@ impl<'v> Machines<'v> {
         let obstacles = self.view.plan.obstacles.get(&task.service_ref());
         let obstacle = obstacles.and_then(|slots| slots.get(&task.slot));
         let has_no_place = obstacle.is_some_and(|obstacle| obstacle.kind == ObstacleKind::NoPlace);
-        let is_cut_off = self.fleet.machine(&task.node).is_out_of_reach();
+        let is_cut_off = self.is_cut_off(&task.node);
         let is_stuck = if task.desired == Desired::Run { has_no_place } else { is_cut_off };
         let waits_for = match task.desired {
             Desired::Run => match (self.successor(task), obstacle) {
@@ -133,6 +133,13 @@ impl<'v> Machines<'v> {
             Desired::Stop { .. } => "stopping".to_owned(),
         };
         Leaving { task: task.id.clone(), waits_for, is_stuck }
+    }
+
+    /// Whether nothing on a node can be stopped now.
+    fn is_cut_off(&self, node: &NodeId) -> bool {
+        let report = self.view.world.observed.nodes.get(node).and_then(|it| it.report.as_ref());
+        let is_down = report.is_some_and(|report| matches!(report.engine, Engine::Down { .. }));
+        is_down || self.fleet.machine(node).is_out_of_reach()
     }
 
     /// How what is to take the place of `task` stands.
