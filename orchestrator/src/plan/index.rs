@@ -7,6 +7,7 @@ use tug_model::quantity::{Revision, Slot};
 use tug_model::report::{Failure, Phase, TaskReport};
 use tug_model::task::{Desired, Task};
 
+use super::decision::Obstacle;
 use super::fleet::{Fleet, Machine};
 use super::wanted::Wanted;
 use super::{NodeObserved, World};
@@ -199,6 +200,11 @@ impl<'w> SlotTasks<'w> {
 // === impl Seen ===
 
 impl<'w> Seen<'w> {
+    /// What its successor waits for.
+    pub(super) fn must_stop(&self) -> Obstacle {
+        Obstacle::waiting(format!("waiting for {} to stop", self.task.id))
+    }
+
     /// Whether the task is to run.
     pub(super) fn runs(&self) -> bool {
         self.task.desired == Desired::Run

@@ -194,8 +194,7 @@ fn replace_idle<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Slots
         match pass.room.place(pass.world, service, *number, Some(old)) {
             Ok(_) => {
                 go(pass, slot, old, &format!("{}, and its successor needs its place", why(service, &old)));
-                let reason = format!("waiting for {} to stop", old.task.id);
-                pass.hinder(service, *number, Obstacle::waiting(reason));
+                pass.hinder(service, *number, old.must_stop());
                 begun = true;
             }
             Err(reasons) => pass.no_place(service, *number, reasons),
@@ -250,8 +249,7 @@ fn replace_serving<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut Sl
         match place {
             Ok(_) if service.stop_first => {
                 go(pass, slot, old, &format!("{}, and its successor needs its place", why(service, &old)));
-                let reason = format!("waiting for {} to stop", old.task.id);
-                pass.hinder(service, *number, Obstacle::waiting(reason));
+                pass.hinder(service, *number, old.must_stop());
                 return;
             }
             Ok(node) => {

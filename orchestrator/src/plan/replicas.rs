@@ -67,7 +67,7 @@ pub(super) fn fill<'w>(pass: &mut Pass<'w>, service: &Wanted<'w>, slots: &mut BT
             continue;
         }
         if let Some(old) = slot.clashing(service) {
-            pass.hinder(service, *number, Obstacle::waiting(format!("waiting for {} to stop", old.task.id)));
+            pass.hinder(service, *number, old.must_stop());
             slot.pending = true;
             continue;
         }

@@ -52,8 +52,8 @@ pub(super) fn rescue<'w>(
             None if let Some(held) = exclusive::held(pass, service) => Some(Err((held.kind, held.reasons))),
             None if is_over(&last) && service.stop_first && !last.node.is_out_of_reach() => None,
             None if let Some(old) = slot.clashing(service) => {
-                let reason = format!("waiting for {} to stop", old.task.id);
-                Some(Err((ObstacleKind::Waiting, [reason].into())))
+                let Obstacle { kind, reasons } = old.must_stop();
+                Some(Err((kind, reasons)))
             }
             None => {
                 let place = pass.room.place(pass.world, service, *number, None);
