@@ -16,9 +16,9 @@ use tug_api::transport::Channel;
 use tug_model::{NodeId, ProjectName};
 
 pub use self::look::spread;
-use crate::image;
 use crate::lab::{Host, Lab};
 use crate::tug::{PATIENCE, program, turn};
+use crate::{image, wait};
 
 /// The image that all hosts have.
 pub const IMAGE: &str = "tug-test-hello:1";
@@ -217,14 +217,7 @@ impl<'l> Cluster<'l> {
         let (program, socket) = (text(program()), text(self.socket()));
         let words = [&[&*program, "--socket", &*socket], arguments].concat();
         let output = self.host(1).run(&words).await?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(
-            output.status.success(),
-            "tug {arguments:?}: {}\n{out}\n{err}\n{}",
-            output.status,
-            self.logs()
-        );
-        Ok(out.into_owned())
+        wait::succeeded(arguments, &output).with_context(|| self.logs())
     }
 
     /// Writes `manifest` to a file, applies it and waits until it has settled.

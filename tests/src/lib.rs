@@ -17,4 +17,5 @@ pub mod machine;
 pub mod running;
 pub mod sim;
 pub mod tug;
+pub mod wait;
 pub mod witness;

@@ -16,10 +16,11 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tug_api::client::Client;
 use tug_api::transport::Channel;
+use tug_api::user::NodeStatus;
 use tug_model::ProjectName;
 use tug_model::status::{ProjectStatus, ServiceStatus};
 
-use crate::docker;
+use crate::{docker, wait};
 
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -266,14 +267,7 @@ impl Tug {
     /// Runs `tug`, expects success, and gives its standard output.
     pub async fn ok(&self, arguments: &[&str]) -> Result<String> {
         let output = self.run(arguments).await?;
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        ensure!(
-            output.status.success(),
-            "tug {arguments:?}: {}\n{out}\n{err}\n{}",
-            output.status,
-            self.logs()
-        );
-        Ok(out.into_owned())
+        wait::succeeded(arguments, &output).with_context(|| self.logs())
     }
 
     /// Writes `manifest` to a file, applies it and waits until it has settled.
@@ -319,19 +313,17 @@ impl Tug {
         what: &str,
         condition: impl Fn(&ProjectStatus) -> bool,
     ) -> Result<ProjectStatus> {
-        let start = Instant::now();
-        let client = self.client();
-        let mut last = None;
-        while start.elapsed() < PATIENCE {
-            if let Ok(status) = client.status(project).await {
-                if condition(&status) {
-                    return Ok(status);
-                }
-                last = Some(status);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        bail!("waited for {what}; last status: {last:#?}\n{}", self.logs())
+        let waited = wait::until_status(&self.client(), project, what, condition).await;
+        waited.with_context(|| self.logs())
+    }
+
+    /// Waits until the nodes satisfy `condition`, and gives them then.
+    pub async fn until_nodes(
+        &self,
+        what: &str,
+        condition: impl Fn(&[NodeStatus]) -> bool,
+    ) -> Result<Vec<NodeStatus>> {
+        wait::until_nodes(&self.client(), what, condition).await.with_context(|| self.logs())
     }
 
     /// Waits until everything of `project` is as wanted.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bollard::models::ContainerSummaryStateEnum;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -12,9 +12,9 @@ use tug_model::status::ProjectStatus;
 use tug_model::{NodeId, ProjectName};
 
 use super::Cluster;
-use crate::docker;
 use crate::lab::Host;
 use crate::tug::PATIENCE;
+use crate::{docker, wait};
 
 /// How often something is looked at that is waited for.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -37,18 +37,7 @@ impl Cluster<'_> {
         what: &str,
         condition: impl Fn(&[NodeStatus]) -> bool,
     ) -> Result<Vec<NodeStatus>> {
-        let start = Instant::now();
-        let mut last = None;
-        while start.elapsed() < PATIENCE {
-            if let Ok(nodes) = self.nodes().await {
-                if condition(&nodes) {
-                    return Ok(nodes);
-                }
-                last = Some(nodes);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        bail!("waited for {what}; last: {last:#?}\n{}", self.logs())
+        wait::until_nodes(&self.client(), what, condition).await.with_context(|| self.logs())
     }
 
     /// Waits until a host's node stands so.
@@ -66,19 +55,8 @@ impl Cluster<'_> {
         what: &str,
         condition: impl Fn(&ProjectStatus) -> bool,
     ) -> Result<ProjectStatus> {
-        let start = Instant::now();
-        let client = self.client();
-        let mut last = None;
-        while start.elapsed() < PATIENCE {
-            if let Ok(status) = client.status(project).await {
-                if condition(&status) {
-                    return Ok(status);
-                }
-                last = Some(status);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        bail!("waited for {what}; last status: {last:#?}\n{}", self.logs())
+        let waited = wait::until_status(&self.client(), project, what, condition).await;
+        waited.with_context(|| self.logs())
     }
 
     /// Waits until everything of `project` is as wanted.

@@ -44,17 +44,6 @@ async fn whoami(machine: &Machine) -> Result<Result<(), CallError>> {
     Ok(Client::new(Channel::tls(server)).whoami().await.map(drop))
 }
 
-async fn until_nodes(tug: &Tug, what: &str, condition: impl Fn(&[NodeStatus]) -> bool) -> Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if condition(&tug.client().nodes().await?) {
-            return Ok(());
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    bail!("waited for {what}\n{}", tug.logs())
-}
-
 /// What runs on a second node is shown on hosts of their own: two nodes in one Engine would share its networks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_from_its_pasted_line_to_its_removal() -> Result<()> {
@@ -68,24 +57,24 @@ async fn a_second_node_from_its_pasted_line_to_its_removal() -> Result<()> {
 
     // A restarted agent goes on by its certificate: no token is needed, and one that is named is not used up.
     machine.end_agent(Signal::TERM).await?;
-    until_nodes(&tug, "the node to be away", |nodes| !is_linked(nodes)).await?;
+    tug.until_nodes("the node to be away", |nodes| !is_linked(nodes)).await?;
     let (address, token) = address_and_token(&tug, &[]).await?;
     let again = machine.join(&[&address, "--token-file", "-"], &token).await?;
     ensure!(again.status.success() && said(&again).contains("the token was not used"), "{}", said(&again));
-    until_nodes(&tug, "the node to be back", is_linked).await?;
+    tug.until_nodes("the node to be back", is_linked).await?;
 
     // Removed, it is shut out at once, whatever its certificate says, although its agent still asks.
     whoami(&machine).await??;
     tug.ok(&["node", "rm", "--yes", "--force", machine.node()]).await?;
     let Err(CallError::Api(refused)) = whoami(&machine).await? else { bail!("it is not shut out") };
     assert_eq!(refused.code, Code::Forbidden, "{refused:?}");
-    until_nodes(&tug, "the node to be gone", |nodes| nodes.len() == 1).await?;
+    tug.until_nodes("the node to be gone", |nodes| nodes.len() == 1).await?;
     ensure!(machine.agent().is_some(), "its agent goes on asking");
 
     // With a token it is let in again, under its id.
     let back = machine.join(&[&address, &token], "").await?;
     ensure!(back.status.success() && said(&back).contains("is ready"), "{}", said(&back));
-    until_nodes(&tug, "the node to be there again", is_linked).await
+    tug.until_nodes("the node to be there again", is_linked).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
