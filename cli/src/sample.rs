@@ -63,6 +63,7 @@ pub(crate) fn task(service: &str, slot: u32, phase: Phase) -> TaskStatus {
         desired: Desired::Run,
         updated: true,
         phase: Some(phase),
+        unknown: None,
         since: Some(Timestamp(NOW.0 - 61_000)),
         restarts: 0,
         connections: 0,

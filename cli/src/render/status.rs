@@ -141,6 +141,10 @@ pub(crate) fn project_state(project: &ProjectStatus) -> (&'static str, Style) {
 
 /// How a task stands: in a word, its colour, and what more there is to say.
 pub(crate) fn task_state(task: &TaskStatus) -> (&'static str, Style, String) {
+    if let Some(why) = &task.unknown {
+        let fate = if task.desired == Desired::Run { "" } else { ", it is to be stopped" };
+        return ("unknown", style::BAD, format!("{why}{fate}"));
+    }
     match task.desired {
         Desired::Drain { .. } => return ("draining", style::BUSY, drained(task)),
         Desired::Stop { .. } => return ("stopping", style::BUSY, String::new()),
@@ -249,6 +253,23 @@ mod tests {
         let wide = tasks(&[shop(), sample::project("blog", &["db"])], NOW, Facts::default(), true);
         insta::assert_snapshot!(wide.lines().last().unwrap(),
             @"blog     db.1   healthy      1m 1s  n1           0                                                         0  172.18.0.2  db:1     shop.db.1.7");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_unknown_and_not_what_it_should_be() {
+        let mut web = sample::service("web", &[sample::healthy(), sample::healthy()]);
+        for task in &mut web.tasks {
+            (task.phase, task.unknown) = (None, Some("node n1 is away".into()));
+        }
+        web.tasks[1].desired = Desired::Stop { since: tug_model::Revision(1) };
+        insta::assert_snapshot!(
+            tasks(&[sample::project_of("shop", vec![web])], NOW, Facts::default(), false),
+            @r"
+        TASK   STATE    AGE    NODE  RESTARTS  PORTS  DETAIL
+        web.1  unknown  1m 1s  n1           0         node n1 is away
+        web.2  unknown  1m 1s  n1           0         node n1 is away, it is to be stopped
+        "
+        );
     }
 
     #[test]
