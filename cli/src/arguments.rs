@@ -8,6 +8,7 @@ mod login;
 mod look;
 mod node;
 mod url;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -34,6 +35,7 @@ pub(crate) use node::{
     ShowNodeArguments,
 };
 pub(crate) use url::Url;
+pub(crate) use volume::{ForgetArguments, VolumeArguments, VolumeCommand};
 
 use crate::render::lines;
 
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     Join(JoinArguments),
     /// Look at the machines, empty, label and remove them
     Node(NodeArguments),
+    /// Look where volumes have their data, and forget it
+    Volume(VolumeArguments),
     /// Let machines join, and people in from elsewhere
     Token(TokenArguments),
     /// Check whether this machine is fit for Tug, and say what to do
@@ -151,6 +155,7 @@ impl Command {
             | Self::Restart(_)
             | Self::Rm(_)
             | Self::Node(_)
+            | Self::Volume(_)
             | Self::Token(_)
             | Self::Whoami(_)
             | Self::Version(_) => true,
@@ -229,7 +234,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Deploy", &["plan", "apply"]),
     ("Look", &["ls", "ps", "why", "events", "logs", "top"]),
     ("Change", &["exec", "scale", "restart", "rm"]),
-    ("Run the cluster", &["server", "agent", "join", "node", "token", "doctor", "restore"]),
+    ("Run the cluster", &["server", "agent", "join", "node", "volume", "token", "doctor", "restore"]),
     ("From elsewhere", &["login", "logout", "context", "whoami"]),
     ("This program", &["completion", "version"]),
 ];

@@ -124,6 +124,7 @@ async fn command(
         Command::Join(arguments) => daemon::join::run(context, arguments).await,
         Command::Token(arguments) => commands::token::run(context, arguments).await,
         Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Volume(arguments) => commands::volume::run(context, arguments).await,
         Command::Doctor(arguments) => commands::doctor::run(context, wish, arguments).await,
         Command::Restore(arguments) => daemon::restore(arguments, &mut context.screen).await,
         Command::Hold(arguments) => daemon::release(arguments).await,

@@ -54,6 +54,14 @@ async fn what_is_gone_from_the_file_is_removed_and_its_volume_stays() -> Result<
     let status = web.tug.until_settled(&web.project).await?;
     assert_eq!(status.services.len(), 1, "{status:#?}");
     engine.inspect_volume(&volume).await?;
+
+    // Where its data is may be forgotten from now on, for the data is not.
+    let shown = |text: &str| text.lines().find(|line| line.starts_with(&volume)).map(str::to_owned);
+    let line = shown(&web.tug.ok(&["volume", "ls"]).await?).unwrap_or_default();
+    assert!(line.contains(web.tug.node()) && line.ends_with("nothing"), "{line}");
+    web.tug.ok(&["volume", "forget", "--yes", &volume]).await?;
+    assert_eq!(shown(&web.tug.ok(&["volume", "ls"]).await?), None);
+    engine.inspect_volume(&volume).await?;
     Ok(())
 }
 
