@@ -52,7 +52,7 @@ Examples:
   tug apply -f compose.yaml       deploy, and wait until everything is healthy
   tug why web                     learn why a service is not as it should be
 
-`tug COMMAND --help` says more. Names are SERVICE or PROJECT/SERVICE.
+`tug COMMAND --help` says more. Names are SERVICE or PROJECT/SERVICE, of one replica with its number: web.1.
 Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted.")]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -3,12 +3,16 @@
 //! A bare service name is looked for in every project. Where it fits several things, the user is shown all of them;
 //! where it fits none, the nearest ones.
 
+mod replica;
+
 use std::fmt;
 
 use tug_api::user::{NodeStatus, VolumeStatus};
 use tug_model::project::ServiceRef;
-use tug_model::status::ProjectStatus;
+use tug_model::status::{ProjectStatus, ServiceStatus};
 use tug_model::{ProjectName, ServiceName};
+
+pub(crate) use replica::replica;
 
 use crate::failure::{Failure, USAGE};
 
@@ -33,6 +37,10 @@ pub(crate) enum Target {
 // === impl Target ===
 
 impl Target {
+    fn service_of(project: &ProjectStatus, service: &ServiceStatus) -> Self {
+        Self::Service(ServiceRef { project: project.name.clone(), service: service.name.clone() })
+    }
+
     /// The project it is, or is in.
     pub(crate) fn project(&self) -> &ProjectName {
         match self {
@@ -155,9 +163,7 @@ fn candidates(projects: &[ProjectStatus], kind: Kind) -> Vec<Target> {
         .iter()
         .flat_map(|project| {
             let whole = (kind == Kind::Either).then(|| Target::Project(project.name.clone()));
-            let services = project.services.iter().map(|service| {
-                Target::Service(ServiceRef { project: project.name.clone(), service: service.name.clone() })
-            });
+            let services = project.services.iter().map(|service| Target::service_of(project, service));
             whole.into_iter().chain(services)
         })
         .collect();

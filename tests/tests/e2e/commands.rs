@@ -27,6 +27,12 @@ async fn a_look_around() -> Result<()> {
     assert_eq!(code.status.code(), Some(7), "{}", String::from_utf8_lossy(&code.stderr));
     let logs = web.tug.ok(&["logs", "--tail", "1", &service]).await?;
     assert_eq!(logs.lines().count(), 2, "one line of each replica: {logs}");
+    let replica = format!("{service}.2");
+    let logs = web.tug.ok(&["logs", "--tail", "1", &replica]).await?;
+    assert!(logs.lines().count() == 1 && logs.contains("web.2"), "one line of the replica that is named: {logs}");
+    let why = web.tug.ok(&["why", &replica]).await?;
+    assert!(why.contains("web.2 healthy") && !why.contains("web.1 healthy"), "{why}");
+    web.tug.ok(&["exec", &replica, "--", "/hello", "exit", "0"]).await?;
     let events = web.tug.ok(&["events", web.project.as_str()]).await?;
     assert!(events.contains("healthy"), "{events}");
     let top = web.tug.ok(&["top", "-o", "json"]).await?;
