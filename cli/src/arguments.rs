@@ -4,6 +4,7 @@ mod access;
 mod address;
 mod daemon;
 mod deploy;
+mod habit;
 mod login;
 mod look;
 mod node;
@@ -26,6 +27,7 @@ pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,
     Replicas, RestartArguments, ScaleArguments, WaitArguments,
 };
+pub(crate) use habit::advised;
 pub(crate) use login::{ContextArguments, ContextCommand, LoginArguments, LogoutArguments, WhoamiArguments};
 pub(crate) use look::{
     EventArguments, ExecArguments, ListArguments, LogArguments, PsArguments, TopArguments, WhyArguments,

@@ -32,7 +32,9 @@ use crate::render::Screen;
 const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
-    let matches = arguments::command().get_matches();
+    let words = || std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let matches = arguments::command().try_get_matches();
+    let matches = matches.unwrap_or_else(|error| arguments::advised(error, words()).exit());
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut screen = Screen::of_process();
     // The holder is one sleeping thread: no runtime, no signals of its own.
