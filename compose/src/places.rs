@@ -32,7 +32,8 @@ impl Places {
 
     /// How many items the list at `path` was written with.
     pub fn items(&self, path: &str) -> usize {
-        (0..).take_while(|index| self.places.contains_key(&format!("{path}[{index}]"))).count()
+        let most = 0..self.places.len();
+        most.take_while(|index| self.places.contains_key(&format!("{path}[{index}]"))).count()
     }
 
     fn note(&mut self, path: &str, node: &Node) {
