@@ -210,6 +210,9 @@ pub(crate) struct OutputArguments {
 /// `tug completion`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+At each Tab the shell asks this program, and that the server for the names of services, projects, nodes and volumes. After
+an upgrade, print it anew.
+
 Examples:
   tug completion bash > /etc/bash_completion.d/tug
   tug completion zsh > ~/.zfunc/_tug

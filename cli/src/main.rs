@@ -3,6 +3,7 @@
 mod arguments;
 mod build;
 mod commands;
+mod completion;
 mod context;
 mod daemon;
 mod doctor;
@@ -32,6 +33,7 @@ use crate::render::Screen;
 const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
+    completion::answer();
     let words = || std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let matches = arguments::command().try_get_matches();
     let matches = matches.unwrap_or_else(|error| arguments::advised(error, words()).exit());

@@ -29,7 +29,10 @@ async fn a_look_around() -> Result<()> {
     assert_eq!(logs.lines().count(), 2, "one line of each replica: {logs}");
     let replica = format!("{service}.2");
     let logs = web.tug.ok(&["logs", "--tail", "1", &replica]).await?;
-    assert!(logs.lines().count() == 1 && logs.contains("web.2"), "one line of the replica that is named: {logs}");
+    assert!(
+        logs.lines().count() == 1 && logs.contains("web.2"),
+        "one line of the replica that is named: {logs}"
+    );
     let why = web.tug.ok(&["why", &replica]).await?;
     assert!(why.contains("web.2 healthy") && !why.contains("web.1 healthy"), "{why}");
     web.tug.ok(&["exec", &replica, "--", "/hello", "exit", "0"]).await?;
