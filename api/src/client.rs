@@ -19,7 +19,8 @@ use crate::lines::{self, LineError};
 use crate::transport::{Channel, TransportError};
 use crate::user::{
     Accepted, ApplyRequest, AvailabilityRequest, IDEMPOTENCY_KEY, IF_REVISION, Info, LabelsRequest, LogQuery,
-    LogRecord, NodeRemoval, NodeStatus, Preview, RestartRequest, ScaleRequest, TaskUsage, WatchItem, Why,
+    LogRecord, NodeRemoval, NodeStatus, Preview, RestartRequest, ScaleRequest, TaskUsage, VolumeStatus,
+    WatchItem, Why,
 };
 
 /// The largest answer that is read whole, in bytes.
@@ -229,6 +230,16 @@ impl Client {
     /// Removes a node: it is shut out.
     pub async fn remove_node(&self, node: &NodeId, removal: &NodeRemoval) -> Result<(), CallError> {
         self.delete(&format!("/v1/nodes/{node}{}", query(removal)?)).await
+    }
+
+    /// The volumes that have data on a node.
+    pub async fn volumes(&self) -> Result<Vec<VolumeStatus>, CallError> {
+        self.get("/v1/volumes").await
+    }
+
+    /// Forgets that a volume has data on a node; the data stays.
+    pub async fn forget_volume(&self, node: &NodeId, volume: &str) -> Result<(), CallError> {
+        self.delete(&format!("/v1/nodes/{node}/volumes/{volume}")).await
     }
 
     /// Who asks.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tug_model::event::Event;
 use tug_model::node::{Capacity, Node};
-use tug_model::project::SourceFile;
+use tug_model::project::{ServiceRef, SourceFile};
 use tug_model::report::Engine;
 use tug_model::status::{ProjectStatus, ServiceStatus};
 use tug_model::{
@@ -237,6 +237,19 @@ pub struct NodeStatus {
     /// Why its agent does not obey: the refusal of the newest assignment; `None` when it obeys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+}
+
+/// A volume that has data on a node: a line of `GET /v1/volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct VolumeStatus {
+    /// Its name in the Engine.
+    pub name: String,
+    /// The projects that declare it, or did for tasks that have not gone yet; empty: none does any more.
+    pub projects: Vec<ProjectName>,
+    /// Where its data is. What mounts it goes there.
+    pub node: NodeId,
+    /// The services that mount it; empty: where its data is may be forgotten.
+    pub services: Vec<ServiceRef>,
 }
 
 /// A task that is to leave its node.

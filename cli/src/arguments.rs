@@ -4,10 +4,12 @@ mod access;
 mod address;
 mod daemon;
 mod deploy;
+mod habit;
 mod login;
 mod look;
 mod node;
 mod url;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -25,6 +27,7 @@ pub(crate) use deploy::{
     ApplyArguments, CheckArguments, ManifestArguments, PlanArguments, ReadingArguments, RemoveArguments,
     Replicas, RestartArguments, ScaleArguments, WaitArguments,
 };
+pub(crate) use habit::advised;
 pub(crate) use login::{ContextArguments, ContextCommand, LoginArguments, LogoutArguments, WhoamiArguments};
 pub(crate) use look::{
     EventArguments, ExecArguments, ListArguments, LogArguments, PsArguments, TopArguments, WhyArguments,
@@ -34,6 +37,7 @@ pub(crate) use node::{
     ShowNodeArguments,
 };
 pub(crate) use url::Url;
+pub(crate) use volume::{ForgetArguments, VolumeArguments, VolumeCommand};
 
 use crate::render::lines;
 
@@ -50,7 +54,7 @@ Examples:
   tug apply -f compose.yaml       deploy, and wait until everything is healthy
   tug why web                     learn why a service is not as it should be
 
-`tug COMMAND --help` says more. Names are SERVICE or PROJECT/SERVICE.
+`tug COMMAND --help` says more. Names are SERVICE or PROJECT/SERVICE, of one replica with its number: web.1.
 Exit codes: 0 done, 1 failed, 2 called wrongly, 130 interrupted.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -109,6 +113,8 @@ pub(crate) enum Command {
     Join(JoinArguments),
     /// Look at the machines, empty, label and remove them
     Node(NodeArguments),
+    /// Look where volumes have their data, and forget it
+    Volume(VolumeArguments),
     /// Let machines join, and people in from elsewhere
     Token(TokenArguments),
     /// Check whether this machine is fit for Tug, and say what to do
@@ -151,6 +157,7 @@ impl Command {
             | Self::Restart(_)
             | Self::Rm(_)
             | Self::Node(_)
+            | Self::Volume(_)
             | Self::Token(_)
             | Self::Whoami(_)
             | Self::Version(_) => true,
@@ -203,6 +210,9 @@ pub(crate) struct OutputArguments {
 /// `tug completion`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+At each Tab the shell asks this program, and that the server for the names of services, projects, nodes and volumes. After
+an upgrade, print it anew.
+
 Examples:
   tug completion bash > /etc/bash_completion.d/tug
   tug completion zsh > ~/.zfunc/_tug
@@ -229,7 +239,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Deploy", &["plan", "apply"]),
     ("Look", &["ls", "ps", "why", "events", "logs", "top"]),
     ("Change", &["exec", "scale", "restart", "rm"]),
-    ("Run the cluster", &["server", "agent", "join", "node", "token", "doctor", "restore"]),
+    ("Run the cluster", &["server", "agent", "join", "node", "volume", "token", "doctor", "restore"]),
     ("From elsewhere", &["login", "logout", "context", "whoami"]),
     ("This program", &["completion", "version"]),
 ];

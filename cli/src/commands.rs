@@ -21,6 +21,7 @@ pub(crate) mod settle;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod version;
+pub(crate) mod volume;
 pub(crate) mod why;
 
 use crate::context::Context;

@@ -64,6 +64,13 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+
+    /// The same, saying this where nothing better is said about what to do.
+    #[must_use]
+    pub(crate) fn or_hint(mut self, hint: &str) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_owned());
+        self
+    }
 }
 
 impl From<CallError> for Failure {

@@ -3,6 +3,7 @@
 mod arguments;
 mod build;
 mod commands;
+mod completion;
 mod context;
 mod daemon;
 mod doctor;
@@ -32,7 +33,10 @@ use crate::render::Screen;
 const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
-    let matches = arguments::command().get_matches();
+    completion::answer();
+    let words = || std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let matches = arguments::command().try_get_matches();
+    let matches = matches.unwrap_or_else(|error| arguments::advised(error, words()).exit());
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let mut screen = Screen::of_process();
     // The holder is one sleeping thread: no runtime, no signals of its own.
@@ -124,6 +128,7 @@ async fn command(
         Command::Join(arguments) => daemon::join::run(context, arguments).await,
         Command::Token(arguments) => commands::token::run(context, arguments).await,
         Command::Node(arguments) => commands::node::run(context, arguments).await,
+        Command::Volume(arguments) => commands::volume::run(context, arguments).await,
         Command::Doctor(arguments) => commands::doctor::run(context, wish, arguments).await,
         Command::Restore(arguments) => daemon::restore(arguments, &mut context.screen).await,
         Command::Hold(arguments) => daemon::release(arguments).await,

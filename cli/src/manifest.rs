@@ -1,23 +1,30 @@
 //! Reading manifests for a command: which files, with which environment, and what was found.
 
+mod located;
+
 use std::collections::BTreeMap;
 
+use tug_api::ApiError;
+use tug_api::client::CallError;
 use tug_api::user::ApplyRequest;
-use tug_compose::{Build, Finding, Level, Loaded, Outcome, RealDisk, Request};
+use tug_compose::{Build, Finding, Level, Loaded, Outcome, Places, RealDisk, Request};
 use tug_model::{ServiceName, spec};
 
+use self::located::place;
 use crate::arguments::{ManifestArguments, ReadingArguments};
 use crate::context::Surroundings;
 use crate::failure::Failure;
 use crate::render::{Screen, finding};
 
 /// A manifest that can be deployed, once its images are built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     /// What the server is asked for. Services with a build have an image name, but no image id yet.
     pub(crate) request: ApplyRequest,
     /// What has to be built first.
     pub(crate) builds: BTreeMap<ServiceName, Build>,
+    /// Where everything was written.
+    pub(crate) places: Places,
 }
 
 /// Reads `files` as one project.
@@ -58,7 +65,7 @@ pub(crate) fn refused(findings: &[Finding]) -> Failure {
 
 impl Manifest {
     fn new(loaded: Loaded) -> Self {
-        let Loaded { mut project, builds, sources } = loaded;
+        let Loaded { mut project, builds, sources, places } = loaded;
         for name in builds.keys() {
             if let Some(service) = project.services.get_mut(name)
                 && service.container.image.is_empty()
@@ -66,7 +73,24 @@ impl Manifest {
                 service.container.image = format!("{}-{}", project.name, name.as_str().to_ascii_lowercase());
             }
         }
-        Self { request: ApplyRequest { spec: project, source: sources }, builds }
+        Self { request: ApplyRequest { spec: project, source: sources }, builds, places }
+    }
+
+    /// What the server says of the project, with where that was written instead of how the server calls it.
+    pub(crate) fn located(&self, error: CallError) -> CallError {
+        let CallError::Api(mut error) = error else { return error };
+        let spec = serde_json::to_value(&self.request.spec).unwrap_or_default();
+        let locate = |error: &mut ApiError| {
+            let field = error.field.as_deref().and_then(|field| field.strip_prefix("spec."));
+            if let Some((field, place)) =
+                field.and_then(|field| Some((field, place(&self.places, &spec, field)?)))
+            {
+                error.field = Some(format!("{place}: {field}"));
+            }
+        };
+        locate(&mut error);
+        error.also.iter_mut().for_each(locate);
+        error.into()
     }
 
     /// For a plan without building: assumes that built images are what `running` has.
@@ -114,6 +138,26 @@ mod tests {
         let images: Vec<String> =
             manifest(text).request.spec.services.values().map(|one| one.container.image.clone()).collect();
         assert_eq!(images, ["shop-web", "me/api:1"]);
+    }
+
+    #[test]
+    fn what_the_server_finds_wrong_is_shown_where_it_was_written() {
+        let text = "name: shop\nservices:\n  web:\n    image: a\n    ports:\n      - '80:80'\n    volumes: [/a:/a]\n";
+        let manifest = manifest(text);
+        let said = |field: &str| {
+            let wrong = ApiError::new(tug_api::Code::Conflict, "no").field(field);
+            let all =
+                ApiError::all([wrong, ApiError::new(tug_api::Code::Invalid, "nor this").field("spec.name")]);
+            Failure::from(manifest.located(all.unwrap().into())).message
+        };
+        insta::assert_snapshot!(said("spec.services.web.ports[0]"), @r"
+        compose.yaml:6:9: services.web.ports[0]: no
+        compose.yaml:1:7: name: nor this
+        ");
+        let first = |field: &str| said(field).lines().next().unwrap().to_owned();
+        insta::assert_snapshot!(first("spec.services.web.container.mounts[0].source.bind.path"),
+            @"compose.yaml:7:15: services.web.container.mounts[0].source.bind.path: no");
+        insta::assert_snapshot!(first("if-revision"), @"if-revision: no");
     }
 
     #[test]

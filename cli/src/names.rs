@@ -3,12 +3,16 @@
 //! A bare service name is looked for in every project. Where it fits several things, the user is shown all of them;
 //! where it fits none, the nearest ones.
 
+mod replica;
+
 use std::fmt;
 
-use tug_api::user::NodeStatus;
+use tug_api::user::{NodeStatus, VolumeStatus};
 use tug_model::project::ServiceRef;
-use tug_model::status::ProjectStatus;
+use tug_model::status::{ProjectStatus, ServiceStatus};
 use tug_model::{ProjectName, ServiceName};
+
+pub(crate) use replica::replica;
 
 use crate::failure::{Failure, USAGE};
 
@@ -33,6 +37,10 @@ pub(crate) enum Target {
 // === impl Target ===
 
 impl Target {
+    fn service_of(project: &ProjectStatus, service: &ServiceStatus) -> Self {
+        Self::Service(ServiceRef { project: project.name.clone(), service: service.name.clone() })
+    }
+
     /// The project it is, or is in.
     pub(crate) fn project(&self) -> &ProjectName {
         match self {
@@ -113,6 +121,36 @@ pub(crate) fn node<'a>(nodes: &'a [NodeStatus], name: &str) -> Result<&'a NodeSt
     })
 }
 
+/// The volume named `name` that has its data on `node`; without that, on the only one.
+pub(crate) fn volume<'a>(
+    volumes: &'a [VolumeStatus],
+    name: &str,
+    node: Option<&str>,
+) -> Result<&'a VolumeStatus, Failure> {
+    let named: Vec<&VolumeStatus> = volumes.iter().filter(|volume| volume.name == name).collect();
+    let homes: Vec<&str> = named.iter().map(|volume| volume.node.as_str()).collect();
+    let there = named.iter().find(|volume| node.is_none_or(|node| volume.node.as_str() == node));
+    match (there, homes.as_slice()) {
+        (Some(_), [_, _, ..]) if node.is_none() => {
+            Err(Failure::usage(format!("{name} has data on {}", homes.join(", ")))
+                .hint("say which with --node"))
+        }
+        (Some(found), _) => Ok(found),
+        (None, []) => {
+            let failure = Failure::new(format!("no volume `{}` has data anywhere", name.escape_default()));
+            Err(match suggest(name, volumes.iter().map(|volume| volume.name.as_str())) {
+                Some(near) => failure.hint(format!("did you mean `{near}`?")),
+                None => failure.hint("`tug volume ls` shows them"),
+            })
+        }
+        (None, homes) => {
+            let node = node.unwrap_or_default().escape_default();
+            Err(Failure::new(format!("{name} has no data on `{node}`"))
+                .hint(format!("it has on {}", homes.join(", "))))
+        }
+    }
+}
+
 /// The one of `known` that `name` was most likely meant to be.
 pub(crate) fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(name, candidate);
@@ -125,9 +163,7 @@ fn candidates(projects: &[ProjectStatus], kind: Kind) -> Vec<Target> {
         .iter()
         .flat_map(|project| {
             let whole = (kind == Kind::Either).then(|| Target::Project(project.name.clone()));
-            let services = project.services.iter().map(|service| {
-                Target::Service(ServiceRef { project: project.name.clone(), service: service.name.clone() })
-            });
+            let services = project.services.iter().map(|service| Target::service_of(project, service));
             whole.into_iter().chain(services)
         })
         .collect();
@@ -240,6 +276,28 @@ mod tests {
         assert_eq!(hint(&nodes, "garden"), "did you mean `cellar`?");
         assert_eq!(hint(&[], "attic"), "no node has joined yet");
         assert_eq!(node(&nodes, "x\n").unwrap_err().message, r"there is no node `x\n`");
+    }
+
+    #[test]
+    fn a_volume_is_found_on_its_only_node_or_on_the_one_that_is_named() {
+        let volumes = [
+            sample::volume("old_data", "a", &[]),
+            sample::volume("old_data", "b", &[]),
+            sample::volume("shop_data", "a", &["shop/db"]),
+        ];
+        let found = |name, node| {
+            volume(&volumes, name, node)
+                .map(|volume| format!("{} on {}", volume.name, volume.node))
+                .map_err(|failure| format!("{} | {}", failure.message, failure.hint.unwrap_or_default()))
+        };
+        assert_eq!(found("shop_data", None).unwrap(), "shop_data on a");
+        assert_eq!(found("old_data", Some("b")).unwrap(), "old_data on b");
+        insta::assert_snapshot!(found("old_data", None).unwrap_err(),
+            @"old_data has data on a, b | say which with --node");
+        insta::assert_snapshot!(found("shop_data", Some("c")).unwrap_err(),
+            @"shop_data has no data on `c` | it has on a");
+        insta::assert_snapshot!(found("shop_dat", None).unwrap_err(),
+            @"no volume `shop_dat` has data anywhere | did you mean `shop_data`?");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod token;
 pub(crate) mod usage;
+pub(crate) mod volume;
 pub(crate) mod why;
 
 use std::io::{self, IsTerminal, Write};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tug_api::user::{NodeState, NodeStatus};
+use tug_api::user::{NodeState, NodeStatus, VolumeStatus};
 use tug_model::node::{Capacity, Node, NodeInfo};
+use tug_model::project::ServiceRef;
 use tug_model::report::{Engine, Exit, Failure, Health, Phase};
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus, TaskStatus};
 use tug_model::task::Desired;
@@ -63,6 +64,7 @@ pub(crate) fn task(service: &str, slot: u32, phase: Phase) -> TaskStatus {
         desired: Desired::Run,
         updated: true,
         phase: Some(phase),
+        unknown: None,
         since: Some(Timestamp(NOW.0 - 61_000)),
         restarts: 0,
         connections: 0,
@@ -94,6 +96,20 @@ pub(crate) fn node(id: &str) -> NodeStatus {
         reserved: Capacity::default(),
         leaving: Vec::new(),
     }
+}
+
+/// A volume with its data on `node` that `users`, as `project/service`, mount.
+pub(crate) fn volume(name: &str, node: &str, users: &[&str]) -> VolumeStatus {
+    let services = users.iter().map(|user| {
+        let (project, service) = user.split_once('/').unwrap();
+        ServiceRef {
+            project: ProjectName::parse(project).unwrap(),
+            service: ServiceName::parse(service).unwrap(),
+        }
+    });
+    let services: Vec<ServiceRef> = services.collect();
+    let projects = services.first().map(|first| first.project.clone()).into_iter().collect();
+    VolumeStatus { name: name.to_owned(), projects, node: NodeId::parse(node).unwrap(), services }
 }
 
 /// A task that serves.

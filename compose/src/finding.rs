@@ -97,6 +97,11 @@ impl Report {
         u16::try_from(files.len() - 1).unwrap_or(u16::MAX)
     }
 
+    /// The names of the files, by number.
+    pub(crate) fn files(&self) -> Vec<String> {
+        self.files.borrow().clone()
+    }
+
     /// Whether the user said that a key without support may be dropped.
     pub(crate) fn may_drop(&self, key: &str) -> bool {
         self.ignore_unsupported.contains(key)

@@ -16,6 +16,7 @@ mod finding;
 mod interpolate;
 mod load;
 mod merge;
+mod places;
 mod project;
 mod reader;
 mod resource;
@@ -29,6 +30,7 @@ pub use build::{Build, Dockerfile};
 pub use disk::{Disk, FileContent, MemoryDisk, PathKind, ReadError, RealDisk};
 pub use finding::{Finding, Level};
 pub use load::{FILE_NAMES, Loaded, Outcome, Request, load};
+pub use places::Places;
 pub use write::{WriteError, write};
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::context::{Context, normalize};
 use crate::disk::{Disk, PathKind, ReadError};
 use crate::env_file::{self, Format};
 use crate::finding::{Finding, Report};
+use crate::places::Places;
 use crate::tree::{self, Node, Place};
 use crate::{merge, project};
 
@@ -67,6 +68,8 @@ pub struct Loaded {
     pub builds: BTreeMap<ServiceName, Build>,
     /// The manifests that it was made from.
     pub sources: Vec<SourceFile>,
+    /// Where in them everything was written.
+    pub places: Places,
 }
 
 /// Reads a project. Every mistake is among the findings, and nothing is left out without one.
@@ -139,7 +142,8 @@ impl Loader<'_> {
             configs: std::cell::RefCell::default(),
         };
         let (project, builds) = project::read(&context, &merged, &self.profiles())?;
-        Some(Loaded { project, builds, sources: std::mem::take(&mut self.sources) })
+        let places = Places::of(self.report, &merged);
+        Some(Loaded { project, builds, sources: std::mem::take(&mut self.sources), places })
     }
 
     fn absolute(&self, path: &str) -> PathBuf {

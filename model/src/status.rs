@@ -77,7 +77,10 @@ pub struct TaskStatus {
     pub updated: bool,
     /// What its node last said; `None` when it has said nothing yet.
     pub phase: Option<Phase>,
-    /// Since when it is in that phase.
+    /// Why it is not known how it stands: `node b is away`; `None`: what its node says holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+    /// Since when it is in that phase; of what is unknown: since its node spoke last.
     pub since: Option<Timestamp>,
     /// How often it was started again.
     pub restarts: u32,

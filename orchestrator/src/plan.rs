@@ -23,6 +23,7 @@ mod replace;
 mod replicas;
 mod rescue;
 pub mod status;
+pub mod volume;
 mod wanted;
 pub mod why;
 mod world;

@@ -31,6 +31,7 @@ mod servers;
 mod stand;
 mod tokens;
 mod validate;
+mod volumes;
 mod watch;
 
 use std::path::PathBuf;
@@ -167,6 +168,8 @@ fn routes() -> Vec<(Method, &'static str, Need, MethodRouter<Shared>)> {
         (Method::PUT, "/v1/nodes/{node}/availability", ADMIN, put(machines::availability)),
         (Method::PUT, "/v1/nodes/{node}/labels", ADMIN, put(machines::labels)),
         (Method::POST, "/v1/nodes/{node}/certificate", ADMIN, post(join::certificate)),
+        (Method::DELETE, "/v1/nodes/{node}/volumes/{volume}", ADMIN, delete(volumes::forget)),
+        (Method::GET, "/v1/volumes", LOOK, get(volumes::list)),
         (Method::GET, "/v1/top", LOOK, get(fleet::top)),
         (Method::GET, "/v1/tokens", ADMIN, get(tokens::list)),
         (Method::POST, "/v1/tokens", ADMIN, post(tokens::create)),

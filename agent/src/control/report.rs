@@ -87,11 +87,14 @@ impl Control {
         let tasks = self.tasks(orders, now);
         let moved = tasks.len() != self.phases.len()
             || tasks.iter().any(|(task, phase)| self.phases.get(task).is_none_or(|known| known.0 != *phase));
+        let has_told = self.snapshot.borrow().is_some();
         let mut phases = BTreeMap::new();
         for (task, phase) in tasks {
             let since = match self.phases.get(&task) {
                 Some((known, since)) if is_same_standing(known, &phase) => *since,
-                Some(_) | None => now,
+                // What moves after it was told has just begun; what was there before us, when the engine says.
+                Some(_) if has_told => now,
+                Some(_) | None => self.began(orders, &task).filter(|at| *at < now).unwrap_or(now),
             };
             phases.insert(task, (phase, since));
         }
@@ -109,6 +112,15 @@ impl Control {
         self.uncounted = self.uncounted && self.ledger.is_draining();
         self.snapshot.send_replace(Some(Arc::new(self.snapshot(orders, now))));
         self.tidy(orders);
+    }
+
+    /// When the container of `task` began to stand as it does, by the engine. An agent that has just started knows no more.
+    fn began(&self, orders: &Orders, task: &TaskId) -> Option<Timestamp> {
+        let view = View { orders, found: self.sight.found(), memory: &self.memory, now: self.clock.now() };
+        match view.container(task)?.state {
+            State::Running { started_at: at } | State::Exited { finished_at: at, .. } => Some(at),
+            State::Created | State::Paused | State::Restarting | State::Dead | State::Removing => None,
+        }
     }
 
     fn snapshot(&self, orders: &Orders, now: Timestamp) -> Snapshot {

@@ -20,12 +20,12 @@ use tug_api::client::CallError;
 use tug_api::node::{EndpointsLine, NodeClient};
 use tug_api::transport::Channel;
 use tug_api::{Clock, Code};
-use tug_model::Timestamp;
 use tug_model::assignment::Assignment;
 use tug_model::endpoints::Endpoints;
 use tug_model::report::{Failure, Health, Phase, Report, TaskReport};
 use tug_model::spec::service::Port;
 use tug_model::task::{Desired, Template};
+use tug_model::{Millis, Timestamp};
 
 use self::fake::{Behaviour, Engine};
 use crate::app::{Agent, Config, Handle};
@@ -213,6 +213,7 @@ async fn a_new_agent_adopts_and_stopping_one_stops_nothing() {
     let log = machine.engine.log().len();
     agent.end().await;
     assert_eq!(machine.engine.containers(), before);
+    tokio::time::sleep(Duration::from_secs(60)).await;
 
     let agent = machine.agent().await;
     let mut reports = agent.client.reports().await.unwrap();
@@ -222,6 +223,11 @@ async fn a_new_agent_adopts_and_stopping_one_stops_nothing() {
         "no task is shown as starting: {first:#?}"
     );
     assert_eq!((first.tasks.len(), first.following.generation.0), (3, 1));
+    let ages: Vec<_> = first.tasks.iter().map(|task| task.age).collect();
+    assert!(
+        ages.iter().all(|age| *age >= Millis::from_secs(60)),
+        "they are no younger than they were: {ages:?}"
+    );
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(machine.engine.containers(), before);
     assert_eq!(machine.engine.log().len(), log, "nothing was done to anything");

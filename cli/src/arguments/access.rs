@@ -104,7 +104,7 @@ pub(crate) struct TokenRemoveArguments {
 #[command(after_help = "\
 Makes this machine's own key, which stays here, fetches its certificate, and starts the agent: as a systemd unit where
 there is systemd, otherwise as a process of its own. `tug token create`, on the control plane, prints the line to paste.
-The token is needed only now.
+The token is needed only now. A node that joins again keeps the labels that it has, unless others are named.
 
 Examples:
   tug join https://tug.example.org:7443 tug_join_1f3a90c2.…
@@ -147,11 +147,13 @@ impl From<Role> for AccessRole {
 }
 
 impl JoinArguments {
-    /// The words after `tug` that start the agent of the machine when it has joined. Who it is, it knows then.
-    pub(crate) fn agent_words(&self) -> io::Result<Vec<String>> {
+    /// The words after `tug` that start the agent of the machine when it has joined. Who it is, it knows then. `kept` are the
+    /// labels that it has unless others are named.
+    pub(crate) fn agent_words(&self, kept: &[String]) -> io::Result<Vec<String>> {
         let mut words = vec!["agent".to_owned()];
         self.state.add_to(&mut words)?;
-        NodeOptions { id: None, ..self.node.clone() }.add_to(&mut words);
+        let labels = if self.node.labels.is_empty() { kept } else { &self.node.labels };
+        NodeOptions { id: None, labels: labels.to_vec(), ..self.node.clone() }.add_to(&mut words);
         Ok(words)
     }
 }

@@ -42,9 +42,10 @@ pub(crate) struct PsArguments {
 #[command(after_help = "\
 Examples:
   tug why web
+  tug why shop/web.2
   tug why shop/web -o json")]
 pub(crate) struct WhyArguments {
-    /// The service
+    /// The service, or a replica of it
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     #[command(flatten)]
@@ -79,11 +80,11 @@ Control characters are shown, not obeyed, unless --raw is given.
 
 Examples:
   tug logs web
-  tug logs -f --tail 20 web api
+  tug logs -f --tail 20 web api.1
   tug logs --since 10m shop/
   tug logs --since 2026-01-31T12:00:00Z -o json web")]
 pub(crate) struct LogArguments {
-    /// Services or projects
+    /// Services, replicas of them, or projects
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
     /// Go on with what is written from now on
@@ -141,10 +142,10 @@ the command's own.
 
 Examples:
   tug exec web -- sh
-  tug exec --slot 2 shop/db -- psql -U app
+  tug exec shop/db.2 -- psql -U app
   tug exec -T db -- pg_dump app > app.sql")]
 pub(crate) struct ExecArguments {
-    /// The service
+    /// The service, or a replica of it
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// The program and its arguments

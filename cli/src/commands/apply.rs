@@ -20,11 +20,26 @@ const PERHAPS: &str = "it may have been accepted; look with `tug ls`, then apply
 /// Deploys a manifest.
 pub(crate) async fn run(context: &mut Context, arguments: &ApplyArguments) -> Result<(), Failure> {
     let mut manifest = manifest::require(&arguments.manifest, &context.surroundings, &mut context.screen)?;
+    check(context, &manifest).await?;
     build::images(context, &mut manifest, &arguments.engine.docker).await?;
     let Some(accepted) = deploy(context, &manifest, arguments.yes).await? else {
         return Err(Failure::new("nothing was changed: the plan was not confirmed"));
     };
     settle::settle(context, &manifest.request.spec.name, &accepted, None, &arguments.waiting).await
+}
+
+/// Asks the server whether it would take the project, before anything is built for it: what it refuses, a port of another
+/// project for one, need not wait for that.
+async fn check(context: &Context, manifest: &Manifest) -> Result<(), Failure> {
+    if manifest.builds.is_empty() {
+        return Ok(());
+    }
+    let mut assumed = manifest.clone();
+    super::plan::assume_built(context, &mut assumed).await?;
+    let answer = context.client.plan(&assumed.request).await;
+    answer
+        .map(drop)
+        .map_err(|error| Failure::from(manifest.located(error)).or_hint("nothing was built or changed"))
 }
 
 /// Shows the plan, asks if it may be carried out, and hands the project over. `None`: it may not.
@@ -34,7 +49,8 @@ pub(crate) async fn deploy(
     yes: bool,
 ) -> Result<Option<Accepted>, Failure> {
     let project = &manifest.request.spec.name;
-    let preview = context.client.plan(&manifest.request).await?;
+    let preview = context.client.plan(&manifest.request).await;
+    let preview = preview.map_err(|error| manifest.located(error))?;
     let nothing = plan::is_empty(&preview);
     context.screen.note(&plan::plan(project, &preview));
     if !yes && !nothing && context.screen.facts.can_ask() && !confirm(context, "Deploy?", true)? {
@@ -50,7 +66,7 @@ pub(crate) async fn deploy(
     });
     let accepted = tokio::select! {
         biased;
-        answer = answer => answer.map_err(|error| explained(error, unknown))?,
+        answer = answer => answer.map_err(|error| explained(manifest.located(error), unknown))?,
         // Called off when it is under way, nobody knows how far it came.
         () = context.interrupt.asked() => {
             return Err(context.interrupt.failure(&format!("stopped before {project} was accepted")).hint(PERHAPS));
@@ -80,10 +96,7 @@ fn explained(error: CallError, unknown: bool) -> Failure {
     if unknown {
         return failure.hint(PERHAPS);
     }
-    match failure.hint {
-        Some(_) => failure,
-        None => failure.hint("nothing was changed"),
-    }
+    failure.or_hint("nothing was changed")
 }
 
 #[cfg(test)]
@@ -95,10 +108,12 @@ mod tests {
     use http::{Method, Request, Response};
     use tower::service_fn;
     use tug_api::client::Client;
+    use tug_api::error::ErrorBody;
     use tug_api::transport::Channel;
     use tug_api::user::{ApplyRequest, Preview};
     use tug_api::{ApiError, Body, Clock};
-    use tug_model::Revision;
+    use tug_compose::{Build, Places};
+    use tug_model::{Revision, ServiceName};
 
     use super::*;
     use crate::context::{Interrupt, Surroundings};
@@ -151,10 +166,45 @@ mod tests {
             is_elsewhere: false,
         };
         let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
-        let manifest =
-            Manifest { request: ApplyRequest { spec, source: Vec::new() }, builds: BTreeMap::new() };
+        let manifest = Manifest {
+            request: ApplyRequest { spec, source: Vec::new() },
+            builds: BTreeMap::new(),
+            places: Places::default(),
+        };
         let failure = deploy(&mut context, &manifest, true).await.unwrap_err();
         assert_eq!((failure.code, failure.hint.as_deref()), (INTERRUPTED, Some(PERHAPS)), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_server_refuses_is_told_before_anything_is_built() {
+        let service = service_fn(|request: Request<Body>| async move {
+            let plan = request.uri().path().ends_with("/plan");
+            let said = if plan {
+                ApiError::new(Code::Conflict, "port 80 is taken").field("spec.services.web.ports[0]")
+            } else {
+                ApiError::not_found("project `shop`")
+            };
+            let body = ErrorBody { error: said, request_id: String::new() };
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, Infallible>(Response::builder().status(409).body(body).unwrap())
+        });
+        let (screen, _, _) = Screen::in_memory(Facts::default());
+        let context = Context {
+            client: Client::new(Channel::service(service)),
+            screen,
+            clock: Clock::starting_at(sample::NOW),
+            interrupt: Interrupt::new(),
+            surroundings: Surroundings::default(),
+            is_elsewhere: false,
+        };
+        let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
+        let request = ApplyRequest { spec, source: Vec::new() };
+        let mut manifest = Manifest { request, builds: BTreeMap::new(), places: Places::default() };
+        check(&context, &manifest).await.unwrap();
+        manifest.builds.insert(ServiceName::parse("web").unwrap(), Build::default());
+        let failure = check(&context, &manifest).await.unwrap_err();
+        assert_eq!(failure.message, "spec.services.web.ports[0]: port 80 is taken");
+        assert_eq!(failure.hint.as_deref(), Some("nothing was built or changed"));
     }
 
     #[test]

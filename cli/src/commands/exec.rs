@@ -11,12 +11,13 @@ use tokio_util::io::StreamReader;
 use tug_api::Body;
 use tug_api::error::chain;
 use tug_api::frame::{ExecStart, Frame, FrameCodec};
+use tug_model::Slot;
 
 use self::terminal::{RawMode, Resizes};
 use crate::arguments::ExecArguments;
 use crate::context::Context;
 use crate::failure::{FAILED, Failure};
-use crate::names::{Kind, resolve};
+use crate::names::{self, Kind};
 use crate::render::escape::printable;
 use crate::render::{Facts, Screen};
 
@@ -28,15 +29,16 @@ const CHUNK: usize = 32 << 10;
 /// Runs the command. The process exits with the command's own code.
 pub(crate) async fn run(context: &mut Context, arguments: &ExecArguments) -> Result<(), Failure> {
     let projects = context.client.projects().await?;
-    let target = resolve(&projects, &arguments.name, Kind::Service)?;
+    let (target, named) = names::replica(&projects, &arguments.name, Kind::Service)?;
     let service = target.service().ok_or_else(|| Failure::usage("name a service"))?;
+    let slot = one_slot(named, arguments.slot)?;
     let tty = wants_terminal(arguments, context.screen.facts);
     let raw = if tty && context.screen.facts.stdin_terminal { Some(RawMode::enter()?) } else { None };
     let (frames, queue) = mpsc::channel(QUEUE);
     let start = Frame::Start(start(arguments, tty));
     frames.try_send(start).map_err(|_| Failure::new("the queue is full before it is used"))?;
     let body = Body::from_stream(encoded(queue));
-    let response = context.client.exec(target.project(), service, arguments.slot, body).await?;
+    let response = context.client.exec(target.project(), service, slot, body).await?;
     let input = tokio::spawn(send_input(tokio::io::stdin(), frames.clone()));
     let sizes = tokio::spawn(send_sizes(tty, frames));
     let interrupt = context.interrupt.clone();
@@ -51,6 +53,17 @@ pub(crate) async fn run(context: &mut Context, arguments: &ExecArguments) -> Res
     match ended? {
         0 => Ok(()),
         code => Err(Failure::silent(code)),
+    }
+}
+
+/// The replica that the name or `--slot` says.
+fn one_slot(named: Option<Slot>, asked: Option<u32>) -> Result<Option<u32>, Failure> {
+    match (named, asked) {
+        (Some(Slot(named)), Some(asked)) if named != asked => {
+            Err(Failure::usage(format!("the name says replica {named}, and --slot says {asked}")))
+        }
+        (Some(Slot(slot)), _) | (None, Some(slot)) => Ok(Some(slot)),
+        (None, None) => Ok(None),
     }
 }
 

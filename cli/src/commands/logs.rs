@@ -8,12 +8,12 @@ use tokio::time::sleep;
 use tug_api::client::CallError;
 use tug_api::user::{LogQuery, LogRecord};
 use tug_model::status::ProjectStatus;
-use tug_model::{TaskId, Timestamp};
+use tug_model::{Slot, TaskId, Timestamp};
 
 use crate::arguments::{Format, LogArguments};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::names::{Kind, Target, resolve};
+use crate::names::{self, Kind, Target};
 use crate::render::log::{LogLines, LogStyle};
 use crate::render::structured;
 
@@ -29,14 +29,16 @@ pub(crate) struct Resume {
     again: BTreeSet<(TaskId, String)>,
 }
 
+/// Whose lines are shown; nothing: everybody's.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted(Vec<(Target, Option<Slot>)>);
+
 /// Shows logs.
 pub(crate) async fn run(context: &mut Context, arguments: &LogArguments) -> Result<(), Failure> {
     let projects = context.client.projects().await?;
-    let targets: BTreeSet<Target> = arguments
-        .names
-        .iter()
-        .map(|name| resolve(&projects, name, Kind::Either))
-        .collect::<Result<_, _>>()?;
+    let wanted = arguments.names.iter().map(|name| names::replica(&projects, name, Kind::Either));
+    let wanted = Wanted(wanted.collect::<Result<_, _>>()?);
+    let targets: BTreeSet<Target> = wanted.0.iter().map(|(target, _)| target.clone()).collect();
     let several = targets.iter().map(Target::project).collect::<BTreeSet<_>>().len() > 1;
     let style = LogStyle {
         raw: arguments.raw,
@@ -53,13 +55,13 @@ pub(crate) async fn run(context: &mut Context, arguments: &LogArguments) -> Resu
         follow: arguments.follow,
     };
     let lines = LogLines::new(style, widest(&projects, &targets, several));
-    show(context, query, lines, arguments.output.format).await
+    show(context, (query, &wanted), lines, arguments.output.format).await
 }
 
 /// Shows what `query` asks for; where it follows, until the user stops it.
 pub(crate) async fn show(
     context: &mut Context,
-    mut query: LogQuery,
+    (mut query, wanted): (LogQuery, &Wanted),
     mut lines: LogLines,
     format: Format,
 ) -> Result<(), Failure> {
@@ -70,6 +72,7 @@ pub(crate) async fn show(
                 let mut lost = false;
                 while let Some(record) = records.next().await {
                     match record {
+                        Ok(record) if !wanted.covers(&record) => {}
                         Ok(record) if resume.is_new(&record) => line(context, &record, &mut lines, format)?,
                         Ok(_) => {}
                         Err(error) if !query.follow => return Err(error.into()),
@@ -121,6 +124,18 @@ fn widest(projects: &[ProjectStatus], targets: &BTreeSet<Target>, with_project: 
         })
     });
     names.max().unwrap_or(0)
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// The server knows services, not replicas: it may send more than was asked for.
+    fn covers(&self, record: &LogRecord) -> bool {
+        let is_one = |(target, slot): &(Target, Option<Slot>)| {
+            target.covers(&record.project, &record.service) && slot.is_none_or(|slot| slot == record.slot)
+        };
+        self.0.is_empty() || self.0.iter().any(is_one)
+    }
 }
 
 // === impl Resume ===
@@ -188,10 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn of_a_replica_that_is_named_only_its_own_lines_are_shown() {
+        let web = sample::service("web", &[sample::healthy(), sample::healthy()]);
+        let projects = [sample::project_of("shop", vec![web]), sample::project("blog", &["db"])];
+        let wanted = |names: &[&str]| {
+            let found = names.iter().map(|name| names::replica(&projects, name, Kind::Either).unwrap());
+            let wanted = Wanted(found.collect());
+            [1, 2].map(|slot| wanted.covers(&record("web", slot, 5, "a")))
+        };
+        assert_eq!(wanted(&["web.2"]), [false, true]);
+        assert_eq!(wanted(&["web.2", "shop/"]), [true, true]);
+        assert_eq!(wanted(&["blog/db"]), [false, false]);
+        assert_eq!(wanted(&[]), [true, true]);
+    }
+
+    #[test]
     fn the_first_line_is_aligned_already() {
         let projects =
             [sample::project("shop", &["a", "website"]), sample::project("blog", &["longest-of-all"])];
-        let targets = BTreeSet::from([resolve(&projects, "shop", Kind::Either).unwrap()]);
+        let targets = BTreeSet::from([names::replica(&projects, "shop", Kind::Either).unwrap().0]);
         assert_eq!(widest(&projects, &targets, false), "website.1".len());
         assert_eq!(widest(&projects, &targets, true), "shop/website.1".len());
     }

@@ -37,13 +37,15 @@ async fn list(context: &mut Context, arguments: &ListArguments) -> Result<(), Fa
 
 async fn show(context: &mut Context, arguments: &ShowNodeArguments) -> Result<(), Failure> {
     let one = named(context, &arguments.node).await?;
-    let projects = match arguments.output.format {
-        Format::Table | Format::Wide => context.client.projects().await?,
-        Format::Json | Format::Yaml => Vec::new(),
+    let (projects, mut volumes) = match arguments.output.format {
+        Format::Table | Format::Wide => (context.client.projects().await?, context.client.volumes().await?),
+        Format::Json | Format::Yaml => (Vec::new(), Vec::new()),
     };
+    volumes.retain(|volume| volume.node == one.node.id);
     let (facts, now) = (context.screen.facts, context.clock.now());
-    let text =
-        structured::listed(&one, arguments.output.format, |_| node::node(&one, &projects, now, facts))?;
+    let text = structured::listed(&one, arguments.output.format, |_| {
+        node::node(&one, (&projects, &volumes), now, facts)
+    })?;
     context.screen.data(&text)
 }
 

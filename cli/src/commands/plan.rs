@@ -15,7 +15,8 @@ pub(crate) async fn run(context: &mut Context, arguments: &PlanArguments) -> Res
     if !manifest.builds.is_empty() {
         assume_built(context, &mut manifest).await?;
     }
-    let preview = context.client.plan(&manifest.request).await?;
+    let preview = context.client.plan(&manifest.request).await;
+    let preview = preview.map_err(|error| manifest.located(error))?;
     let project = &manifest.request.spec.name;
     let text = structured::listed(&preview, arguments.output.format, |_| plan::plan(project, &preview))?;
     context.screen.data(&text)?;
@@ -27,7 +28,8 @@ pub(crate) async fn run(context: &mut Context, arguments: &PlanArguments) -> Res
     Ok(())
 }
 
-async fn assume_built(context: &mut Context, manifest: &mut Manifest) -> Result<(), Failure> {
+/// Takes what is to be built for what runs, or for nothing in particular.
+pub(super) async fn assume_built(context: &Context, manifest: &mut Manifest) -> Result<(), Failure> {
     let running = match context.client.project(&manifest.request.spec.name).await {
         Ok(stored) => Some(stored.spec),
         Err(CallError::Api(error)) if error.code == Code::NotFound => None,

@@ -5,6 +5,7 @@ use crate::arguments::RemoveArguments;
 use crate::context::{Context, guard};
 use crate::failure::Failure;
 use crate::names;
+use crate::render::lines;
 use crate::watch::repeat;
 
 /// Removes a project. Without a terminal to ask on, it must be confirmed by `-y`.
@@ -17,7 +18,7 @@ pub(crate) async fn run(context: &mut Context, arguments: &RemoveArguments) -> R
                 .hint("say -y, or run this on a terminal"));
         }
         let services = projects.iter().find(|one| one.name == project).map_or(0, |one| one.services.len());
-        let many = if services == 1 { "1 service".to_owned() } else { format!("{services} services") };
+        let many = lines::many(services, "service");
         if !confirm(context, &format!("Remove {project} with {many}? Its volumes stay"), false)? {
             return Err(settle::declined());
         }

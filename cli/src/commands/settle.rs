@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::StreamExt;
 use tug_api::user::{Accepted, LogQuery};
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus};
-use tug_model::{ProjectName, ServiceName};
+use tug_model::{ProjectName, ServiceName, Timestamp};
 
 use crate::arguments::WaitArguments;
 use crate::context::Context;
@@ -90,7 +90,7 @@ pub(crate) async fn explain(context: &mut Context, status: &ProjectStatus) {
     let wrong =
         |service: &&ServiceStatus| !matches!(service.state, ServiceState::Ready | ServiceState::Completed);
     for service in status.services.iter().filter(wrong) {
-        context.screen.note(&reasons(service));
+        context.screen.note(&reasons(service, context.clock.now()));
         if service.state != ServiceState::Removing {
             last_lines(context, status, service).await;
         }
@@ -98,14 +98,14 @@ pub(crate) async fn explain(context: &mut Context, status: &ProjectStatus) {
 }
 
 /// A service and everything that is wrong with it.
-fn reasons(service: &ServiceStatus) -> String {
+fn reasons(service: &ServiceStatus, now: Timestamp) -> String {
     let state = paint(style::of_state(service.state), service.state.as_str());
     let mut text = format!("{}: {state}, {} of {} ready\n", service.name, service.ready, service.wanted);
     for reason in &service.reasons {
         lines::add(&mut text, &format!("  - {}", printable(reason)));
     }
     for task in service.tasks.iter().filter(|task| !task.phase.as_ref().is_some_and(is_fine)) {
-        let (word, colour, detail) = task_state(task);
+        let (word, colour, detail) = task_state(task, now);
         let detail = if detail.is_empty() { String::new() } else { format!(": {}", printable(&detail)) };
         let word = paint(colour, word);
         lines::add(&mut text, &format!("  {}.{} {word}{detail}", service.name, task.slot));
@@ -159,7 +159,7 @@ mod tests {
     fn the_reasons_of_a_failure_are_listed() {
         let mut web = sample::service("web", &[sample::healthy(), sample::crashed(2, "boom")]);
         web.reasons = vec!["web.2 keeps failing".into()];
-        insta::assert_snapshot!(strip_str(&reasons(&web)).to_string(), @r"
+        insta::assert_snapshot!(strip_str(&reasons(&web, sample::NOW)).to_string(), @r"
         web: failing, 1 of 2 ready
           - web.2 keeps failing
           web.2 waiting: exited with code 2, next try in 5s

@@ -108,7 +108,7 @@ async fn live(context: &mut Context, manifest: &Manifest) -> Result<(), Failure>
         let query = LogQuery { names: project.to_string(), follow: true, ..LogQuery::default() };
         let widest = manifest.request.spec.services.keys().map(|name| name.as_str().len() + 2).max();
         let lines = LogLines::new(LogStyle::default(), widest.unwrap_or(0));
-        logs::show(context, query, lines, Format::Table).await
+        logs::show(context, (query, &logs::Wanted::default()), lines, Format::Table).await
     };
     tokio::select! {
         biased;

@@ -15,6 +15,7 @@ use tug_api::error::chain;
 use tug_api::join::Whoami;
 use tug_api::tls::Credentials;
 use tug_api::transport::Channel;
+use tug_model::NodeId;
 use tug_model::report::Engine;
 
 use super::join::is_running;
@@ -48,9 +49,16 @@ pub(super) async fn node(
     arguments: &JoinArguments,
     membership: &Membership,
 ) -> Result<(), Failure> {
-    let mut started = start(context, arguments).await?;
-    let node = &membership.facts.node;
-    match wait(context, &mut started, membership, arguments.timeout).await {
+    let (client, node) = (client(membership)?, &membership.facts.node);
+    let mut kept = Vec::new();
+    if arguments.node.labels.is_empty() {
+        kept = labels(client.whoami().await);
+    }
+    if !kept.is_empty() {
+        context.screen.note(&format!("node {node} keeps its labels: {}", printable(&kept.join(", "))));
+    }
+    let mut started = start(context, arguments, &kept).await?;
+    match wait(context, &mut started, (&client, node), arguments.timeout).await {
         Ok(()) => {
             context.screen.note(&format!("{} node {node} is ready", paint(style::GOOD, "✓")));
             Ok(())
@@ -59,10 +67,29 @@ pub(super) async fn node(
     }
 }
 
-async fn start(context: &mut Context, arguments: &JoinArguments) -> Result<Started, Failure> {
+/// Speaks to the control plane as the node.
+fn client(membership: &Membership) -> Result<Client, Failure> {
+    let credentials = Credentials::new(&membership.identity);
+    let credentials = credentials.map_err(|error| Failure::caused("use the certificate", &error))?;
+    let server = membership.server(Some(&credentials));
+    let server = server.map_err(|error| Failure::caused("prepare TLS", &error))?;
+    Ok(Client::new(Channel::tls(server)))
+}
+
+/// The labels that the agent of the node was started with, as the control plane knows it.
+fn labels(asked: Result<Whoami, CallError>) -> Vec<String> {
+    let Ok(Whoami::Node { status: Some(status), .. }) = asked else { return Vec::new() };
+    status.node.info.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+async fn start(
+    context: &mut Context,
+    arguments: &JoinArguments,
+    kept: &[String],
+) -> Result<Started, Failure> {
     let state_dir = &arguments.state.folder;
     let words =
-        arguments.agent_words().map_err(|error| Failure::caused("find the current folder", &error))?;
+        arguments.agent_words(kept).map_err(|error| Failure::caused("find the current folder", &error))?;
     if unit::has_systemd() && !arguments.detach {
         let path = Unit::agent(words)?.install().await?;
         context.screen.note(&format!("the agent runs as systemd unit {}", path.display()));
@@ -97,16 +124,10 @@ fn detached(words: &[String], log: &Path) -> Result<Child, Failure> {
 async fn wait(
     context: &mut Context,
     started: &mut Started,
-    membership: &Membership,
+    (client, node): (&Client, &NodeId),
     timeout: Duration,
 ) -> Result<(), Failure> {
-    let node = &membership.facts.node;
     let deadline = Instant::now() + timeout;
-    let credentials = Credentials::new(&membership.identity);
-    let credentials = credentials.map_err(|error| Failure::caused("use the certificate", &error))?;
-    let server = membership.server(Some(&credentials));
-    let server = server.map_err(|error| Failure::caused("prepare TLS", &error))?;
-    let client = Client::new(Channel::tls(server));
     let mut said = String::new();
     loop {
         if let Started::Process { child, log } = started
@@ -154,4 +175,22 @@ fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn a_node_that_joins_again_has_the_labels_that_its_agent_was_started_with() {
+        let mut status = sample::node("b");
+        status.node.info.labels =
+            [("disk".to_owned(), "ssd".to_owned()), ("zone".to_owned(), String::new())].into();
+        status.node.labels = [("room".to_owned(), "attic".to_owned())].into();
+        let node = status.node.id.clone();
+        let known = Whoami::Node { node: node.clone(), status: Some(Box::new(status)) };
+        assert_eq!(labels(Ok(known)), ["disk=ssd", "zone="]);
+        assert!(labels(Ok(Whoami::Node { node, status: None })).is_empty(), "it is new");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anstyle::Style;
-use tug_api::user::{NodeState, NodeStatus};
+use tug_api::user::{NodeState, NodeStatus, VolumeStatus};
 use tug_model::Timestamp;
 use tug_model::node::{Availability, Node};
 use tug_model::report::Engine;
@@ -11,7 +11,7 @@ use tug_model::status::{ProjectStatus, TaskStatus};
 
 use super::escape::printable;
 use super::table::{Columns, Value};
-use super::{Facts, lines, status, style};
+use super::{Facts, lines, status, style, volume};
 use crate::time::age;
 
 /// The table of nodes.
@@ -52,8 +52,13 @@ pub(crate) fn nodes(nodes: &[NodeStatus], facts: Facts, wide: bool) -> String {
     table.render(facts, !wide)
 }
 
-/// Everything about one node, with what of `projects` is there.
-pub(crate) fn node(one: &NodeStatus, projects: &[ProjectStatus], now: Timestamp, facts: Facts) -> String {
+/// Everything about one node, with what of `projects` is there, and the volumes that have their data there.
+pub(crate) fn node(
+    one: &NodeStatus,
+    (projects, volumes): (&[ProjectStatus], &[VolumeStatus]),
+    now: Timestamp,
+    facts: Facts,
+) -> String {
     let (info, capacity) = (&one.node.info, one.node.info.capacity);
     let (word, colour) = state(one);
     let mut text = String::new();
@@ -85,6 +90,12 @@ pub(crate) fn node(one: &NodeStatus, projects: &[ProjectStatus], now: Timestamp,
     line("Reserved", &format!("{} cpus, {} of memory", one.reserved.cpus, one.reserved.memory));
     let labels = labels(&one.node);
     line("Labels", &printable(&if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }));
+    if !volumes.is_empty() {
+        line("Volumes", &format!("{}, whose data is here", volumes.len()));
+    }
+    for volume in volumes {
+        line("", &format!("- {}", printable(&volume::line(volume))));
+    }
     line("Tasks", &one.tasks.to_string());
     for leaving in &one.leaving {
         let colour = if leaving.is_stuck { style::BAD } else { style::BUSY };
@@ -226,7 +237,8 @@ mod tests {
             let id = if service.name.as_str() == "cache" { "b" } else { "a" };
             service.tasks[0].node = tug_model::NodeId::parse(id).unwrap();
         }
-        insta::assert_snapshot!(anstream::adapter::strip_str(&node(&one, &[shop], NOW, Facts::default())), @r"
+        let volumes = [sample::volume("shop_data", "a", &["shop/db"]), sample::volume("old_data", "a", &[])];
+        insta::assert_snapshot!(anstream::adapter::strip_str(&node(&one, (&[shop], &volumes), NOW, Facts::default())), @r"
         Node         a
         State        draining
         Drained      since 5s; what is left in 1m is stopped
@@ -240,6 +252,9 @@ mod tests {
         Capacity     2.000 cpus, 4.0 GiB of memory
         Reserved     0.500 cpus, 1.0 GiB of memory
         Labels       disk=ssd, zone=z1
+        Volumes      2, whose data is here
+                     - shop_data, used by shop/db
+                     - old_data, which no service uses: `tug volume forget old_data --node a`
         Tasks        3
                      - shop.web.1.7 is to leave: its successor on b is starting
                      - shop.db.1.7 is to leave: the data of volume shop_data is on node a

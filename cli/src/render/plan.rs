@@ -68,7 +68,7 @@ fn sentence(service: &ServicePreview) -> String {
 }
 
 fn replicas(count: u32) -> String {
-    if count == 1 { "1 replica".to_owned() } else { format!("{count} replicas") }
+    lines::many(usize::try_from(count).unwrap_or(usize::MAX), "replica")
 }
 
 fn summary(preview: &Preview) -> String {

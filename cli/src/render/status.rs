@@ -1,11 +1,11 @@
 //! Projects and their tasks: `tug ls` and `tug ps`.
 
 use anstyle::Style;
-use tug_model::Timestamp;
 use tug_model::report::{Health, Phase};
 use tug_model::spec::service::{Port, PortMode, Protocol};
 use tug_model::status::{ProjectStatus, ServiceStatus, TaskStatus};
 use tug_model::task::Desired;
+use tug_model::{Millis, Timestamp};
 
 use super::Facts;
 use super::style;
@@ -95,7 +95,7 @@ fn rows(service: &ServiceStatus, now: Timestamp, wide: bool) -> Vec<Vec<Value>> 
 }
 
 fn row(service: &ServiceStatus, task: &TaskStatus, ports: &str, now: Timestamp, wide: bool) -> Vec<Value> {
-    let (state, state_style, detail) = task_state(task);
+    let (state, state_style, detail) = task_state(task, now);
     let mut row = vec![
         format!("{}.{}", service.name, task.slot).into(),
         Value::styled(state, state_style),
@@ -139,8 +139,15 @@ pub(crate) fn project_state(project: &ProjectStatus) -> (&'static str, Style) {
     }
 }
 
+/// For so long a replica that was started again is said to be that: what ends at once is healthy until it does.
+const FRESH: Millis = Millis::from_secs(10);
+
 /// How a task stands: in a word, its colour, and what more there is to say.
-pub(crate) fn task_state(task: &TaskStatus) -> (&'static str, Style, String) {
+pub(crate) fn task_state(task: &TaskStatus, now: Timestamp) -> (&'static str, Style, String) {
+    if let Some(why) = &task.unknown {
+        let fate = if task.desired == Desired::Run { "" } else { ", it is to be stopped" };
+        return ("unknown", style::BAD, format!("{why}{fate}"));
+    }
     match task.desired {
         Desired::Drain { .. } => return ("draining", style::BUSY, drained(task)),
         Desired::Stop { .. } => return ("stopping", style::BUSY, String::new()),
@@ -152,6 +159,9 @@ pub(crate) fn task_state(task: &TaskStatus) -> (&'static str, Style, String) {
         Some(Phase::Pending) => ("pending", style::BUSY, String::new()),
         Some(Phase::Pulling { progress }) => ("pulling", style::BUSY, progress.clone()),
         Some(Phase::Creating) => ("creating", style::BUSY, String::new()),
+        Some(Phase::Running { health: Health::Healthy, .. }) if is_fresh(task, now) => {
+            ("restarted", style::BUSY, "healthy so far".to_owned())
+        }
         Some(Phase::Running { health: Health::Healthy, .. }) => ("healthy", style::GOOD, old),
         Some(Phase::Running { health: Health::Starting, .. }) => ("starting", style::BUSY, old),
         Some(Phase::Running { health: Health::Unhealthy { reason }, .. }) => {
@@ -162,6 +172,11 @@ pub(crate) fn task_state(task: &TaskStatus) -> (&'static str, Style, String) {
         Some(phase @ Phase::Exited { .. }) if phase.has_succeeded() => ("completed", style::GOOD, old),
         Some(phase @ Phase::Exited { .. }) => ("failed", style::BAD, phase.to_string()),
     }
+}
+
+/// Whether it has just been started again.
+fn is_fresh(task: &TaskStatus, now: Timestamp) -> bool {
+    task.restarts > 0 && task.since.is_some_and(|since| now.since(since) < FRESH)
 }
 
 fn drained(task: &TaskStatus) -> String {
@@ -249,6 +264,35 @@ mod tests {
         let wide = tasks(&[shop(), sample::project("blog", &["db"])], NOW, Facts::default(), true);
         insta::assert_snapshot!(wide.lines().last().unwrap(),
             @"blog     db.1   healthy      1m 1s  n1           0                                                         0  172.18.0.2  db:1     shop.db.1.7");
+    }
+
+    #[test]
+    fn what_was_just_started_again_is_not_yet_said_to_be_healthy() {
+        let mut task = sample::task("web", 1, sample::healthy());
+        let word = |task: &TaskStatus, ago: u64| {
+            let task = TaskStatus { since: Some(Timestamp(NOW.0 - ago)), ..task.clone() };
+            task_state(&task, NOW).0
+        };
+        assert_eq!(word(&task, 500), "healthy", "it is new");
+        task.restarts = 3;
+        assert_eq!((word(&task, 500), word(&task, FRESH.0)), ("restarted", "healthy"));
+    }
+
+    #[test]
+    fn what_nobody_knows_is_unknown_and_not_what_it_should_be() {
+        let mut web = sample::service("web", &[sample::healthy(), sample::healthy()]);
+        for task in &mut web.tasks {
+            (task.phase, task.unknown) = (None, Some("node n1 is away".into()));
+        }
+        web.tasks[1].desired = Desired::Stop { since: tug_model::Revision(1) };
+        insta::assert_snapshot!(
+            tasks(&[sample::project_of("shop", vec![web])], NOW, Facts::default(), false),
+            @r"
+        TASK   STATE    AGE    NODE  RESTARTS  PORTS  DETAIL
+        web.1  unknown  1m 1s  n1           0         node n1 is away
+        web.2  unknown  1m 1s  n1           0         node n1 is away, it is to be stopped
+        "
+        );
     }
 
     #[test]

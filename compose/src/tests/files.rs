@@ -47,6 +47,20 @@ fn later_files_are_laid_over_earlier_ones() {
 }
 
 #[test]
+fn it_is_kept_where_everything_was_written() {
+    let disk = MemoryDisk::default()
+        .with("/p/a.yaml", "services:\n  web:\n    image: a\n    ports:\n      - '80'\n      - '81'\n")
+        .with("/p/b.yaml", "services: {web: {image: b}}");
+    let outcome = load_from(&disk, |request| request.files = vec!["a.yaml".to_owned(), "b.yaml".to_owned()]);
+    let places = outcome.project.unwrap().places;
+    let at = |path: &str| places.find(path).unwrap_or_default();
+    assert_eq!(at("services.web.ports[1]"), "a.yaml:6:9");
+    assert_eq!(at("services.web.image"), "b.yaml:1:25");
+    assert_eq!((at("services.web.ports[2]"), at("services.db")), (String::new(), String::new()));
+    assert_eq!((places.items("services.web.ports"), places.items("services.web")), (2, 0));
+}
+
+#[test]
 fn findings_name_the_file_that_is_wrong() {
     let disk = MemoryDisk::default()
         .with("/p/a.yaml", "services: {web: {image: a, tty: maybe}}")

@@ -160,7 +160,8 @@ impl Journal {
     fn close(mut self) -> Vec<Arc<Event>> {
         for ((project, service), count) in self.counts {
             if let Some(more @ 1..) = count.checked_sub(MOST_RECORDS) {
-                let message = format!("{more} more of its tasks were decided about at the same time");
+                let were = if more == 1 { "was" } else { "were" };
+                let message = format!("{more} more of its tasks {were} decided about at the same time");
                 let mut rest = event(EventKind::Planned, self.now, message);
                 rest.project = Some(project);
                 rest.service = Some(service);

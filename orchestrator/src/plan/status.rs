@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::project::ServiceRef;
-use tug_model::quantity::{Revision, Slot};
-use tug_model::report::Report;
+use tug_model::quantity::{Revision, Slot, Timestamp};
+use tug_model::report::{Engine, Report};
 use tug_model::spec::service::{PortMode, RestartOn};
 use tug_model::status::{ProjectStatus, ServiceState, ServiceStatus, TaskStatus};
 use tug_model::task::Desired;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Presence};
 use super::index::{Index, Key, Seen, SlotTasks, Standing};
 use super::wanted::{Services, Wanted};
 use super::{View, World};
@@ -117,7 +117,7 @@ impl Stand<'_> {
             updated: 0,
             ports: Vec::new(),
             tasks: self.tasks(tasks, |_| false),
-            reasons: tasks.iter().map(leaving).collect(),
+            reasons: tasks.iter().map(|seen| leaving(&self.view.world, seen)).collect(),
         }
     }
 
@@ -136,11 +136,12 @@ impl Stand<'_> {
 
     fn task(&self, seen: &Seen<'_>, updated: bool) -> TaskStatus {
         let task = seen.task;
-        let received_at = self.view.world.observed.nodes.get(&task.node).map(|observed| observed.received_at);
-        let since = seen
-            .report
-            .zip(received_at)
-            .map(|(report, received_at)| tug_model::Timestamp(received_at.0.saturating_sub(report.age.0)));
+        let observed = self.view.world.observed.nodes.get(&task.node).filter(|it| it.report.is_some());
+        let unknown = unknown(&self.view.world, seen);
+        let since = observed.and_then(|observed| match seen.report {
+            Some(report) => Some(Timestamp(observed.received_at.0.saturating_sub(report.age.0))),
+            None => unknown.is_some().then(|| observed.spoke_at()),
+        });
         TaskStatus {
             id: task.id.clone(),
             slot: task.slot,
@@ -148,6 +149,7 @@ impl Stand<'_> {
             desired: task.desired,
             updated,
             phase: seen.phase().cloned(),
+            unknown,
             since,
             restarts: seen.report.map_or(0, |report| report.restarts),
             connections: seen.report.map_or(0, |report| report.connections),
@@ -181,7 +183,7 @@ impl Stand<'_> {
         let unready = slots.values().flat_map(|slot| &slot.current).filter(|seen| !seen.is_ready());
         reasons.extend(unready.map(|seen| unready_reason(&self.view.world, seen)));
         let leavers = slots.values().flat_map(|slot| &slot.leaving);
-        reasons.extend(leavers.chain(surplus).map(leaving));
+        reasons.extend(leavers.chain(surplus).map(|seen| leaving(&self.view.world, seen)));
         reasons
     }
 }
@@ -223,8 +225,31 @@ fn silence(world: &World, node: &NodeId) -> &'static str {
     }
 }
 
-pub(super) fn leaving(seen: &Seen<'_>) -> String {
+/// Why nobody knows how a task stands; `None`: what its node says holds. Of what an Engine that does not answer is to run, it
+/// is shown how it was last seen.
+fn unknown(world: &World, seen: &Seen<'_>) -> Option<String> {
+    let node = &seen.task.node;
+    let observed = world.observed.nodes.get(node);
+    let engine = observed.and_then(|observed| observed.report.as_ref()).map(|report| &report.engine);
+    let is_last_seen = seen.runs() && seen.report.is_some();
+    match (seen.node.presence, engine) {
+        (Presence::Dead { .. }, _) if !world.nodes.contains_key(node) => {
+            Some(format!("node {node} was removed"))
+        }
+        (Presence::Dead { .. }, _) => Some(format!("node {node} is dead")),
+        (Presence::Lost | Presence::Awaited, _) => Some(format!("node {node} is away")),
+        (Presence::Connected, Some(Engine::Down { .. })) if !is_last_seen => {
+            Some(format!("the Docker Engine of node {node} does not answer"))
+        }
+        (Presence::Connected, _) => None,
+    }
+}
+
+fn leaving(world: &World, seen: &Seen<'_>) -> String {
     let id = &seen.task.id;
+    if let Some(why) = unknown(world, seen) {
+        return format!("{id} is to be stopped, and {why}");
+    }
     let connections = seen.report.map_or(0, |report| report.connections);
     match seen.task.desired {
         Desired::Run => format!("{id} is to be stopped"),

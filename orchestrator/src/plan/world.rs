@@ -12,7 +12,7 @@ use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::node::Node;
 use tug_model::project::StoredProject;
 use tug_model::quantity::{Millis, Revision, Timestamp};
-use tug_model::report::Report;
+use tug_model::report::{Engine, Report};
 use tug_model::spec::service::Service;
 use tug_model::task::{Desired, Task, Template, TemplateHash};
 
@@ -153,6 +153,16 @@ impl NodeObserved {
     /// When it spoke last, if only to say that nothing has changed.
     pub fn spoke_at(&self) -> Timestamp {
         self.received_at.max(self.confirmed_at)
+    }
+
+    /// How its Engine stands at `now`, as far as it has said. A report is as old as it is: what it says to last has lasted
+    /// since, too.
+    pub fn engine(&self, now: Timestamp) -> Option<Engine> {
+        let mut engine = self.report.as_ref()?.engine.clone();
+        if let Engine::Down { age, .. } = &mut engine {
+            age.0 = age.0.saturating_add(now.since(self.received_at).0);
+        }
+        Some(engine)
     }
 
     /// Notes that the connection is lost.

@@ -180,6 +180,8 @@ fn every_route_says_what_it_needs() {
     admin                PUT    /v1/nodes/{node}/availability
     admin                PUT    /v1/nodes/{node}/labels
     admin                POST   /v1/nodes/{node}/certificate
+    admin                DELETE /v1/nodes/{node}/volumes/{volume}
+    viewer               GET    /v1/volumes
     viewer               GET    /v1/top
     admin                GET    /v1/tokens
     admin                POST   /v1/tokens
@@ -201,6 +203,7 @@ async fn every_route_is_asked_as_everybody() {
             .replace("{project}", "shop")
             .replace("{service}", "nothing")
             .replace("{node}", "n9")
+            .replace("{volume}", "nothing")
             .replace("{token}", "00000000");
         let in_project = route.contains("{project}");
         for somebody in &everybody {
@@ -253,7 +256,7 @@ async fn what_is_not_ones_own_is_in_no_list() {
     bench.apply(&shop()).await.value();
     let made = bench.token(json!({ "kind": "access", "role": "deployer", "projects": ["other"] })).await;
     let other = Somebody::user("deployer", made, AccessRole::Deployer, false);
-    for path in ["/v1/projects", "/v1/events", "/v1/top"] {
+    for path in ["/v1/projects", "/v1/events", "/v1/top", "/v1/volumes"] {
         let answer = bench.ask_as(&other, request("GET", path, &json!({}))).await;
         assert_eq!(answer.value(), json!([]), "{path}");
     }

@@ -259,6 +259,15 @@ impl Who {
         }
     }
 
+    /// Whether everything is there for the caller, whoever it belongs to.
+    pub(super) fn sees_all(&self) -> bool {
+        match self {
+            Self::Token { projects, .. } => projects.is_empty(),
+            Self::Local => true,
+            Self::Node { .. } | Self::Nobody => false,
+        }
+    }
+
     /// Whether what belongs to `project` is there for the caller.
     pub(super) fn sees(&self, project: &ProjectName) -> bool {
         match self {
@@ -270,12 +279,7 @@ impl Who {
 
     /// Whether an event is: of those that belong to no project only for who sees all.
     pub(super) fn sees_event(&self, event: &Event) -> bool {
-        match (&event.project, self) {
-            (Some(project), _) => self.sees(project),
-            (None, Self::Token { projects, .. }) => projects.is_empty(),
-            (None, Self::Local) => true,
-            (None, Self::Node { .. } | Self::Nobody) => false,
-        }
+        event.project.as_ref().map_or_else(|| self.sees_all(), |project| self.sees(project))
     }
 
     /// What the caller is told about itself.

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{exec, fleet, join, link, logs, look, machines, own, projects, tokens, watch};
+use super::{exec, fleet, join, link, logs, look, machines, own, projects, tokens, volumes, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,8 @@ use super::{exec, fleet, join, link, logs, look, machines, own, projects, tokens
         machines::availability,
         machines::labels,
         machines::remove,
+        volumes::forget,
+        volumes::list,
         fleet::top,
         tokens::whoami,
         tokens::list,

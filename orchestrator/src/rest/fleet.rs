@@ -47,7 +47,7 @@ fn status(context: &Context, world: &World, machines: &Machines<'_>, node: &Node
             .filter(|_| report.is_some())
             .map(|it| context.nodes.heard_at(&node.id).unwrap_or_default().max(it.received_at))
             .map(|at| context.clock.now().since(at)),
-        engine: report.map(|report| report.engine.clone()),
+        engine: observed.and_then(|observed| observed.engine(context.clock.now())),
         tasks: u32::try_from(stand.tasks).unwrap_or(u32::MAX),
         refusal: context.nodes.refusal(&node.id),
         state: stand.state,

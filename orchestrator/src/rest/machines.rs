@@ -90,7 +90,10 @@ pub(super) async fn remove(
         let there = there(state, &node);
         if !force && !there.is_empty() {
             let message = format!("node {node} still has {}", there.join(", "));
-            let hint = format!("empty it first: tug node drain {node} --wait; or give that up: --force");
+            let hint = format!(
+                "empty it first: tug node drain {node} --wait; data that no service uses any more: tug volume ls; \
+                 or give it all up: --force"
+            );
             return Err(ApiError::new(Code::Conflict, message).hint(hint));
         }
         let what = if there.is_empty() { String::new() } else { format!("; given up: {}", there.join(", ")) };

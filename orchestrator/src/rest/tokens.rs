@@ -166,6 +166,7 @@ fn token(text: &TokenText, request: TokenRequest, now: Timestamp) -> Token {
 fn described(token: &Token) -> String {
     match &token.grant {
         Grant::Join { node: Some(node), .. } => format!("to join as {node}"),
+        Grant::Join { node: None, uses: 1 } => "to join, once".to_owned(),
         Grant::Join { node: None, uses } => format!("to join, {uses} times at most"),
         Grant::Access { role, projects } if projects.is_empty() => format!("{role}"),
         Grant::Access { role, projects } => {

@@ -213,6 +213,7 @@ fn named(commit: &Committed) -> impl Iterator<Item = &ProjectName> {
         | Change::PutNode(_)
         | Change::RemoveNode(_)
         | Change::PutHome { .. }
+        | Change::RemoveHome { .. }
         | Change::PutToken(_)
         | Change::RemoveToken(_)
         | Change::Remember(_) => None,

@@ -45,6 +45,13 @@ pub enum Change {
         /// The node.
         node: NodeId,
     },
+    /// It is forgotten that a volume has data on a node.
+    RemoveHome {
+        /// Its name in the Engine.
+        volume: String,
+        /// The node.
+        node: NodeId,
+    },
     /// A token is new, or was used.
     PutToken(Arc<Token>),
     /// A token is good for nothing any more. By its id.
@@ -106,6 +113,7 @@ impl Change {
             | Self::PutNode(_)
             | Self::RemoveNode(_)
             | Self::PutHome { .. }
+            | Self::RemoveHome { .. }
             | Self::PutToken(_)
             | Self::RemoveToken(_)
             | Self::Remember(_) => {}
@@ -116,7 +124,11 @@ impl Change {
     /// Whether the change leads to less: what is still accepted when the disk is full.
     fn shrinks(&self, state: &State) -> bool {
         match self {
-            Self::RemoveProject(_) | Self::RemoveTask(_) | Self::RemoveNode(_) | Self::RemoveToken(_) => true,
+            Self::RemoveProject(_)
+            | Self::RemoveTask(_)
+            | Self::RemoveNode(_)
+            | Self::RemoveHome { .. }
+            | Self::RemoveToken(_) => true,
             Self::PutTask(task) => task.desired != Desired::Run && state.tasks.contains_key(&task.id),
             Self::PutProject(_)
             | Self::PutTemplate { .. }

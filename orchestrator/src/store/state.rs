@@ -98,6 +98,7 @@ impl State {
                 self.leave_home(id);
             }
             Change::PutHome { volume, node } => self.put_home(volume.clone(), node.clone()),
+            Change::RemoveHome { volume, node } => self.remove_home(volume, node),
             Change::PutToken(token) => self.put_token(Arc::clone(token)),
             Change::RemoveToken(id) => {
                 self.tokens.remove(id);
@@ -133,11 +134,15 @@ impl State {
     fn leave_home(&mut self, node: &NodeId) {
         let volumes: Vec<String> = self.homes.keys().cloned().collect();
         for volume in volumes {
-            let Some(nodes) = self.homes.get_mut(&volume) else { continue };
-            nodes.remove(node);
-            if nodes.is_empty() {
-                self.homes.remove(&volume);
-            }
+            self.remove_home(&volume, node);
+        }
+    }
+
+    fn remove_home(&mut self, volume: &str, node: &NodeId) {
+        let Some(nodes) = self.homes.get_mut(volume) else { return };
+        nodes.remove(node);
+        if nodes.is_empty() {
+            self.homes.remove(volume);
         }
     }
 

@@ -27,6 +27,15 @@ async fn a_look_around() -> Result<()> {
     assert_eq!(code.status.code(), Some(7), "{}", String::from_utf8_lossy(&code.stderr));
     let logs = web.tug.ok(&["logs", "--tail", "1", &service]).await?;
     assert_eq!(logs.lines().count(), 2, "one line of each replica: {logs}");
+    let replica = format!("{service}.2");
+    let logs = web.tug.ok(&["logs", "--tail", "1", &replica]).await?;
+    assert!(
+        logs.lines().count() == 1 && logs.contains("web.2"),
+        "one line of the replica that is named: {logs}"
+    );
+    let why = web.tug.ok(&["why", &replica]).await?;
+    assert!(why.contains("web.2 healthy") && !why.contains("web.1 healthy"), "{why}");
+    web.tug.ok(&["exec", &replica, "--", "/hello", "exit", "0"]).await?;
     let events = web.tug.ok(&["events", web.project.as_str()]).await?;
     assert!(events.contains("healthy"), "{events}");
     let top = web.tug.ok(&["top", "-o", "json"]).await?;
@@ -53,6 +62,14 @@ async fn what_is_gone_from_the_file_is_removed_and_its_volume_stays() -> Result<
     web.tug.apply(&web.manifest(1, "1")).await?;
     let status = web.tug.until_settled(&web.project).await?;
     assert_eq!(status.services.len(), 1, "{status:#?}");
+    engine.inspect_volume(&volume).await?;
+
+    // Where its data is may be forgotten from now on, for the data is not.
+    let shown = |text: &str| text.lines().find(|line| line.starts_with(&volume)).map(str::to_owned);
+    let line = shown(&web.tug.ok(&["volume", "ls"]).await?).unwrap_or_default();
+    assert!(line.contains(web.tug.node()) && line.ends_with("nothing"), "{line}");
+    web.tug.ok(&["volume", "forget", "--yes", &volume]).await?;
+    assert_eq!(shown(&web.tug.ok(&["volume", "ls"]).await?), None);
     engine.inspect_volume(&volume).await?;
     Ok(())
 }

@@ -59,9 +59,18 @@ async fn a_second_node_from_its_pasted_line_to_its_removal() -> Result<()> {
     machine.end_agent(Signal::TERM).await?;
     tug.until_nodes("the node to be away", |nodes| !is_linked(nodes)).await?;
     let (address, token) = address_and_token(&tug, &[]).await?;
-    let again = machine.join(&[&address, "--token-file", "-"], &token).await?;
+    let again = machine.join(&[&address, "--token-file", "-", "--label", "disk=ssd"], &token).await?;
     ensure!(again.status.success() && said(&again).contains("the token was not used"), "{}", said(&again));
     tug.until_nodes("the node to be back", is_linked).await?;
+
+    // The labels that it was given it keeps, when it joins again without naming any.
+    machine.end_agent(Signal::TERM).await?;
+    tug.until_nodes("the node to be away", |nodes| !is_linked(nodes)).await?;
+    let again = machine.join(&[&address, "--token-file", "-"], &token).await?;
+    ensure!(said(&again).contains("keeps its labels: disk=ssd"), "{}", said(&again));
+    let nodes = tug.until_nodes("the node to be back", is_linked).await?;
+    let label = nodes.iter().find(|one| one.node.id == node).and_then(|one| one.node.label("disk"));
+    assert_eq!(label, Some("ssd"));
 
     // Removed, it is shut out at once, whatever its certificate says, although its agent still asks.
     whoami(&machine).await??;

@@ -1,8 +1,9 @@
 //! Commands that go on until they are stopped, and the words that a shell completes.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tug_api::user::LogRecord;
 use tug_model::event::Event;
@@ -85,29 +86,54 @@ fn script(shell: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// What bash completes the last of `words` to, where `tug` is the one that is tested and asks the server at `socket`.
+fn completed(folder: &Path, words: &[&str], socket: &Path) -> Result<Vec<String>> {
+    let path = folder.join("tug.bash");
+    std::fs::write(&path, script("bash")?)?;
+    let bin = program().parent().context("the program is in a folder")?.display().to_string();
+    let last = words.last().context("a word")?;
+    let complete = format!(
+        "source {}; COMP_WORDS=(tug {}); COMP_CWORD={}; _clap_complete_tug tug '{last}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        path.display(),
+        words.join(" "),
+        words.len(),
+    );
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &complete]).env("PATH", format!("{bin}:/usr/bin:/bin")).env("TUG_SOCKET", socket);
+    let output = bash.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
+}
+
 #[test]
 fn bash_understands_its_completions_and_every_shell_has_some() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("tug.bash");
-    std::fs::write(&path, script("bash")?)?;
-    let output = Command::new("bash").arg("-n").arg(&path).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    let complete =
-        "source \"$1\"; COMP_WORDS=(tug app); COMP_CWORD=1; _tug tug app tug; echo \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash").args(["-c", complete, "bash"]).arg(&path).output()?;
-    ensure!(
-        String::from_utf8_lossy(&output.stdout).trim() == "apply",
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    for (shell, declared) in [("zsh", "#compdef tug"), ("fish", "complete -c tug")] {
+    let nobody = folder.path().join("nobody.sock");
+    assert_eq!(completed(folder.path(), &["app"], &nobody)?, ["apply"]);
+    assert_eq!(completed(folder.path(), &["node", "dr"], &nobody)?, ["drain"]);
+    assert_eq!(completed(folder.path(), &["why", "we"], &nobody)?, [""; 0], "nobody can be asked for names");
+    for (shell, declared) in
+        [("zsh", "#compdef tug"), ("fish", "complete --keep-order --exclusive --command tug")]
+    {
         let script = script(shell)?;
-        ensure!(script.contains(declared) && script.contains("apply"), "{shell}: {script:.200}");
+        ensure!(script.contains(declared), "{shell}: {script:.200}");
     }
     let unknown = Command::new(program()).args(["completion", "cmd"]).output()?;
     assert_eq!(unknown.status.code(), Some(2), "{}", String::from_utf8_lossy(&unknown.stderr));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bash_completes_what_there_is() -> Result<()> {
+    let web = Web::start("complete", 2).await?;
+    let (folder, socket) = (tempfile::tempdir()?, web.tug.socket());
+    let completed = |words: &[&str]| completed(folder.path(), words, &socket);
+    assert_eq!(completed(&["why", "we"])?, ["web"]);
+    assert_eq!(completed(&["logs", "web."])?, ["web.1", "web.2"]);
+    let project = web.project.as_str();
+    assert_eq!(completed(&["rm", &project[..project.len() - 2]])?, [project]);
+    assert_eq!(completed(&["node", "show", &web.tug.node()[..3]])?, [web.tug.node()]);
     Ok(())
 }
 

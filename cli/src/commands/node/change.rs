@@ -8,6 +8,7 @@ use crate::arguments::{ActivateArguments, LabelArguments, RemoveNodeArguments};
 use crate::commands::{confirm, settle};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::render::lines;
 use crate::render::style::{self, paint};
 use crate::watch::repeat;
 
@@ -60,10 +61,11 @@ pub(super) async fn remove(context: &mut Context, arguments: &RemoveNodeArgument
 
 fn question(one: &NodeStatus, force: bool) -> String {
     let id = &one.node.id;
+    let tasks = lines::many(usize::try_from(one.tasks).unwrap_or(usize::MAX), "task");
     match (one.tasks, force) {
         (0, _) => format!("Remove {id} from the cluster? It can come back only with a new token"),
-        (tasks, true) => format!("Remove {id} although it has {tasks} tasks? They are replaced elsewhere"),
-        (tasks, false) => format!("Remove {id}, which has {tasks} tasks?"),
+        (_, true) => format!("Remove {id} although it has {tasks}? What runs there is replaced elsewhere"),
+        (_, false) => format!("Remove {id}, which has {tasks}?"),
     }
 }
 
@@ -147,6 +149,8 @@ mod tests {
         let mut one = sample::node("attic");
         one.node.role = Role::Worker;
         assert!(question(&one, false).contains("new token") && aftermath(&one).is_empty());
+        one.tasks = 1;
+        assert_eq!(question(&one, false), "Remove attic, which has 1 task?");
         one.tasks = 2;
         assert!(question(&one, true).contains("although it has 2 tasks"));
         assert!(aftermath(&one)[0].contains("label=tug.node=attic"));

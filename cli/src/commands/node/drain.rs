@@ -101,12 +101,20 @@ async fn wait(context: &mut Context, id: &NodeId, arguments: &DrainArguments) ->
             if let Some(one) = &latest {
                 say_what_is_left(one, &mut context.screen);
             }
-            let within = age(arguments.patience().into());
-            return Err(Failure::new(format!("{id} is not empty after {within}"))
-                .hint("it goes on; wait longer with --timeout"));
+            return Err(out_of_time(id, arguments));
         }
         pause(&interrupt, id).await?;
     }
+}
+
+fn out_of_time(id: &NodeId, arguments: &DrainArguments) -> Failure {
+    let within = age(arguments.patience().into());
+    let longer = match (arguments.timeout, arguments.deadline) {
+        (Some(_), _) => format!("--timeout {within} was named: name a longer one"),
+        (None, Some(_)) => "--timeout waits longer".to_owned(),
+        (None, None) => "--timeout waits longer, and --deadline stops what is left".to_owned(),
+    };
+    Failure::new(format!("{id} is not empty after {within}")).hint(format!("it goes on; {longer}"))
 }
 
 fn may_pass(error: &CallError) -> bool {
@@ -207,6 +215,21 @@ mod tests {
         assert_eq!(judge(true).see(&dead, now), Verdict::Empty);
         dead.state = NodeState::Away;
         assert_eq!(judge(true).see(&dead, now), Verdict::Wait, "what runs there is not known");
+    }
+
+    #[test]
+    fn who_named_a_time_is_told_that_it_was_that_one() {
+        let id = NodeId::parse("attic").unwrap();
+        let hint = |timeout: Option<u64>, deadline: Option<u64>| {
+            let output = crate::arguments::OutputArguments { format: crate::arguments::Format::Table };
+            let seconds = |time: Option<u64>| time.map(Duration::from_secs);
+            let (timeout, deadline) = (seconds(timeout), seconds(deadline));
+            let arguments = DrainArguments { node: "attic".into(), wait: true, deadline, timeout, output };
+            out_of_time(&id, &arguments).hint.unwrap()
+        };
+        assert_eq!(hint(Some(30), None), "it goes on; --timeout 30s was named: name a longer one");
+        assert_eq!(hint(None, Some(60)), "it goes on; --timeout waits longer");
+        assert_eq!(hint(None, None), "it goes on; --timeout waits longer, and --deadline stops what is left");
     }
 
     #[test]

@@ -134,7 +134,8 @@ fn has_share(ask: &Ask<'_, '_>) -> Result<(), String> {
     if u32::try_from(others.len()).is_ok_and(|count| count < most) {
         return Ok(());
     }
-    Err(format!("has {} replicas already, and max_replicas_per_node is {most}", others.len()))
+    let replicas = if others.len() == 1 { "replica" } else { "replicas" };
+    Err(format!("has {} {replicas} already, and max_replicas_per_node is {most}", others.len()))
 }
 
 fn platform(info: &NodeInfo, service: &Service) -> Result<(), String> {

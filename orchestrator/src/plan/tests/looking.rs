@@ -76,6 +76,75 @@ fn on_the_way() {
     );
 }
 
+/// How the tasks of a drawn world stand, as far as that is known.
+fn unknown(drawing: &str) -> Vec<String> {
+    let projects = status::all(&view(draw(drawing))).into_iter();
+    let tasks = projects.flat_map(|project| project.services).flat_map(|service| service.tasks);
+    let since = |at: Option<tug_model::Timestamp>| at.map_or_else(|| "?".to_owned(), |at| at.to_string());
+    tasks
+        .map(|task| {
+            format!("{} {} {}", task.id, task.unknown.unwrap_or_else(|| "known".into()), since(task.since))
+        })
+        .collect()
+}
+
+#[test]
+fn of_tasks_on_a_node_that_is_not_there_nobody_knows_how_they_stand() {
+    let drawing = "
+        since 5000
+        node n1 lost=98000 word=97000
+        node n2 lost=20000 word=19000
+        node n3 enginedown=1000
+        node n4 awaited
+        node n5
+        node n6
+        service shop/web x6
+        task shop.web.1.5 n1 v1 healthy
+        task shop.web.2.5 n2 v1 healthy stop=8
+        task shop.web.3.5 n3 v1 healthy
+        task shop.web.4.5 n4 v1 unseen
+        task shop.web.5.5 n5 v1 unseen
+        task shop.web.6.5 n3 v1 healthy stop=8
+        task shop.web.6.6 n0 v1 unseen
+        ";
+    let told = unknown(drawing);
+    let known: Vec<&str> = told.iter().map(|line| line.rsplit_once(' ').unwrap().0).collect();
+    assert_eq!(
+        known,
+        [
+            "shop.web.1.5 node n1 is away",
+            "shop.web.2.5 node n2 is dead",
+            "shop.web.3.5 known",
+            "shop.web.4.5 node n4 is dead",
+            "shop.web.5.5 known",
+            "shop.web.6.6 node n0 was removed",
+            "shop.web.6.5 the Docker Engine of node n3 does not answer",
+        ]
+    );
+    assert!(told[0].ends_with(&tug_model::Timestamp(97_000).to_string()), "since its last word: {}", told[0]);
+}
+
+#[test]
+fn what_a_silent_node_is_to_stop_is_not_said_to_be_stopping() {
+    check(
+        "
+        since 5000
+        node n1 lost=20000
+        node n2
+        node n3
+        service shop/web
+        task shop.web.1.5 n1 v1 healthy stop=8
+        task shop.web.1.8 n2 v1 starting
+        ",
+        "
+        shop: version 1, revision 4, settled false
+        web progressing 0/1 updated 0
+        - shop.web.1.8 on node n2: starting
+        - shop.web.1.5 is to be stopped, and node n1 is dead
+        ",
+    );
+}
+
 #[test]
 fn a_job_that_is_done_is_complete() {
     check(

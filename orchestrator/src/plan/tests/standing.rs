@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use tug_api::user::NodeState;
+use tug_model::Millis;
+use tug_model::report::Engine;
 
 use super::draw::{NOW, draw, node_id};
 use crate::plan::machine::{Machines, Stand};
@@ -90,6 +92,15 @@ fn what_has_nowhere_to_go_is_told_from_what_is_on_its_way() {
     );
     let n1 = stand(drawing, "n1");
     assert_eq!((n1.tasks, n1.reserved.memory.0), (2, 200 << 20));
+}
+
+#[test]
+fn an_engine_is_down_for_longer_than_the_last_whole_report_says() {
+    let world = draw("node n1 enginedown=5000 word=90000\nnode n2\nnode n3 silent");
+    let engine = |node: &str| world.observed.nodes[&node_id(node)].engine(NOW);
+    let Some(Engine::Down { age, .. }) = engine("n1") else { panic!("{:?}", engine("n1")) };
+    assert_eq!(age, Millis(15_000), "5 s when it was said, 10 s ago");
+    assert_eq!((engine("n2"), engine("n3")), (Some(Engine::Up), None));
 }
 
 #[test]

@@ -214,6 +214,8 @@ async fn half_of_them_at_once(cluster: &Cluster<'_>) -> Result<()> {
     cluster.until_nodes("the brake", says_so).await?;
     let reasons = cluster.ok(&["why", "shop/web"]).await?;
     ensure!(reasons.contains("went away at once"), "{reasons}");
+    let shown = cluster.ok(&["ps", "shop/web"]).await?;
+    assert_eq!(shown.matches("unknown").count(), 4, "of what is there nobody knows how it stands: {shown}");
     assert_eq!(cluster.starts(&all).await?, before, "nothing is moved");
     for host in &all[1..] {
         cluster.lab().heal(host)?;
