@@ -14,6 +14,7 @@ pub mod image;
 pub mod lab;
 pub mod load;
 pub mod machine;
+pub mod registry;
 pub mod running;
 pub mod sim;
 pub mod tug;
