@@ -72,6 +72,9 @@ pub enum Cause {
     /// No answer in time.
     #[error("no answer from the Docker Engine within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// It answers a ping, and not what it would ask its container daemon.
+    #[error("the Docker Engine answers a ping and, within {} s, nothing else: its containerd may hang", .0.as_secs())]
+    Hollow(Duration),
     /// A pull got on no further. The engine waits for a registry as long as that likes.
     #[error("nothing has come for {} s: its registry hangs, or the way to it", .0.as_secs())]
     Stalled(Duration),
@@ -106,7 +109,11 @@ impl RuntimeError {
     /// Whether the engine itself could not be reached or did not answer.
     pub fn is_engine_down(&self) -> bool {
         match self.cause {
-            Cause::Missing | Cause::Forbidden | Cause::Connection(_) | Cause::Timeout(_) => true,
+            Cause::Missing
+            | Cause::Forbidden
+            | Cause::Connection(_)
+            | Cause::Timeout(_)
+            | Cause::Hollow(_) => true,
             Cause::Stalled(_)
             | Cause::NotFound(_)
             | Cause::Conflict(_)

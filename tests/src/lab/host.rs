@@ -181,6 +181,18 @@ impl Host {
         self.signal(ENGINE, signal)
     }
 
+    /// Stops what the Engine has containers run by: it answers, and gets nothing done, until that is signalled to go on.
+    pub fn signal_containerd(&self, signal: Signal) -> Result<()> {
+        self.signal(CONTAINERD, signal)
+    }
+
+    /// The main process of a container, by its id in here.
+    pub async fn process_of(&self, container: &str) -> Result<String> {
+        let state = self.connect()?.inspect_container(container, None).await?.state;
+        let process = state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+        Ok(process.with_context(|| format!("{container} has no process"))?.to_string())
+    }
+
     async fn until_engine_answers(&self) -> Result<()> {
         let start = Instant::now();
         while !self.engine_answers().await {

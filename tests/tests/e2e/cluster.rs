@@ -6,6 +6,7 @@
 )]
 
 mod absence;
+mod engines;
 mod exclusive;
 mod faults;
 mod images;
