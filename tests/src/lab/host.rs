@@ -33,6 +33,8 @@ const PLUG: &str = r#"
     ip addr add "$1/24" dev eth0
     ip link set eth0 up
 "#;
+/// What watches over the container of a process is its parent.
+const KILL_SHIM: &str = r#"kill -KILL "$(sed -n 's/^PPid:\t//p' "/proc/$1/status")""#;
 /// What a host is deaf or mute by. It stands before all that Docker does with packets.
 const HEAR: [&str; 4] = ["raw", "PREROUTING", "--in-interface", "--source"];
 const SPEAK: [&str; 4] = ["mangle", "POSTROUTING", "--out-interface", "--destination"];
@@ -191,6 +193,17 @@ impl Host {
         let state = self.connect()?.inspect_container(container, None).await?.state;
         let process = state.and_then(|state| state.pid).filter(|pid| *pid > 0);
         Ok(process.with_context(|| format!("{container} has no process"))?.to_string())
+    }
+
+    /// Whether a process is there, by its id in here.
+    pub fn has_process(&self, process: &str) -> Result<bool> {
+        self.within(|space| space.script(r#"[ ! -e "/proc/$1" ] || echo yes"#, &[process]))
+            .map(|said| !said.is_empty())
+    }
+
+    /// Kills what watches over the container of a process.
+    pub fn kill_shim(&self, process: &str) -> Result<()> {
+        self.within(|space| space.script(KILL_SHIM, &[process])).map(drop)
     }
 
     async fn until_engine_answers(&self) -> Result<()> {

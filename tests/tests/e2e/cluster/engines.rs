@@ -32,8 +32,10 @@ async fn in_a_lab_a_machine_without_its_engine_is_not_a_dead_machine() -> Result
     println!("its Engine has hung, after {:?}", start.elapsed());
     its_containerd_hangs(&cluster).await?;
     println!("its containerd has hung, after {:?}", start.elapsed());
+    a_shim_is_killed(&cluster).await?;
+    println!("a shim was killed, after {:?}", start.elapsed());
     dies(&cluster).await?;
-    println!("and has died, after {:?}", start.elapsed());
+    println!("and its Engine has died, after {:?}", start.elapsed());
     Ok(())
 }
 
@@ -76,6 +78,20 @@ async fn its_containerd_hangs(cluster: &Cluster<'_>) -> Result<()> {
     victim.signal_containerd(Signal::CONT)?;
     cluster.until_node(VICTIM, NodeState::Ready).await?;
     until_one_was_started_again(cluster, &before).await?;
+    without_failure(&load.finish().await)
+}
+
+/// Its container ends with it, which is a crash like any other.
+async fn a_shim_is_killed(cluster: &Cluster<'_>) -> Result<()> {
+    let victim = cluster.host(VICTIM);
+    let before = cluster.starts(&hosts(cluster, &[1, 2, 3])).await?;
+    let process = a_process(victim).await?;
+    let load = load(cluster, &[1, 2, 3]);
+    load.more(50).await?;
+    victim.kill_shim(&process)?;
+    until_one_was_started_again(cluster, &before).await?;
+    ensure!(!victim.has_process(&process)?, "what it watched over is gone");
+    load.more(50).await?;
     without_failure(&load.finish().await)
 }
 
