@@ -142,6 +142,11 @@ impl Host {
 
     /// Starts the Engine, and containerd where it does not run; waits until the Engine answers.
     pub async fn start_engine(&self) -> Result<()> {
+        self.start_engine_with(&[]).await
+    }
+
+    /// The same with more options, such as `--live-restore`.
+    pub async fn start_engine_with(&self, options: &[&str]) -> Result<()> {
         if !self.runs(CONTAINERD)? {
             let settings = self.folder.join("containerd.toml");
             let root = self.folder.join("containerd");
@@ -155,7 +160,7 @@ impl Host {
         let bridge = format!("10.201.{number}.1/24");
         let pool = format!("base=10.{}.0.0/16,size=24", 100 + number);
         let group = self.groups.containers();
-        let words: [&[&str]; 4] = [
+        let words: [&[&str]; 5] = [
             &[ENGINE, "--containerd", "/run/containerd/containerd.sock", "--data-root", path(&data)?],
             &["--exec-root=/run/docker", "--pidfile=/run/docker.pid", "--group=", "--host", &socket],
             &["--bip", &bridge, "--default-address-pool", &pool, "--log-level=warn"],
@@ -166,6 +171,7 @@ impl Host {
                 "--cgroup-parent",
                 &group,
             ],
+            options,
         ];
         // One that was killed leaves its file behind.
         self.within(|space| space.script("rm -f /run/docker.pid", &[]))?;

@@ -17,13 +17,18 @@ use tug_tests::tug::service;
 
 use super::{REPLICAS, hosts, load, manifest, project, unchanged, until_spread, without_failure};
 
-/// The machine that everything happens to; the control plane is on the first.
+/// The machine that most of it happens to; the control plane is on the first.
 const VICTIM: usize = 3;
+/// The containers of this one live on when its Engine is started anew.
+const LASTING: usize = 2;
+const LIVE_RESTORE: &str = "--live-restore";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_lab_a_machine_without_its_engine_is_not_a_dead_machine() -> Result<()> {
     let start = Instant::now();
     let lab = Lab::start(3).await?;
+    lab.host(LASTING).end_engine(Signal::TERM).await?;
+    lab.host(LASTING).start_engine_with(&[LIVE_RESTORE]).await?;
     let cluster = Cluster::start(&lab, Home::Together).await?;
     cluster.apply(&manifest(REPLICAS)).await?;
     until_spread(&cluster, &[2, 2, 2]).await?;
@@ -34,8 +39,10 @@ async fn in_a_lab_a_machine_without_its_engine_is_not_a_dead_machine() -> Result
     println!("its containerd has hung, after {:?}", start.elapsed());
     a_shim_is_killed(&cluster).await?;
     println!("a shim was killed, after {:?}", start.elapsed());
+    leaves_its_containers_alone(&cluster).await?;
+    println!("one with live-restore was away twice, after {:?}", start.elapsed());
     dies(&cluster).await?;
-    println!("and its Engine has died, after {:?}", start.elapsed());
+    println!("and one without, after {:?}", start.elapsed());
     Ok(())
 }
 
@@ -124,6 +131,29 @@ async fn until_one_was_started_again(cluster: &Cluster<'_>, before: &BTreeMap<St
     let status = until_spread(cluster, &[2, 2, 2]).await?;
     ensure!(service(&status, "web").ready == REPLICAS, "{status:#?}");
     Ok(())
+}
+
+/// Where containers live on, whoever ends the Engine: it is waited for, and finds them as they were.
+async fn leaves_its_containers_alone(cluster: &Cluster<'_>) -> Result<()> {
+    let all = hosts(cluster, &[1, 2, 3]);
+    let lasting = cluster.host(LASTING);
+    let before = cluster.starts(&all).await?;
+    let load = load(cluster, &[1, 2, 3]);
+    for signal in [Signal::KILL, Signal::TERM] {
+        lasting.end_engine(signal).await?;
+        let down = cluster.until_node(LASTING, NodeState::EngineDown).await?;
+        let is_doomed = matches!(down.engine, Some(Engine::Down { doomed: true, .. }) | None);
+        ensure!(down.connected && !is_doomed, "they are known to live on: {down:?}");
+        load.more(200).await?;
+        let others = cluster.starts(&hosts(cluster, &[1, VICTIM])).await?;
+        ensure!(others.len() == 4, "nothing is moved: {others:#?}");
+        lasting.start_engine_with(&[LIVE_RESTORE]).await?;
+        cluster.until_node(LASTING, NodeState::Ready).await?;
+        until_spread(cluster, &[2, 2, 2]).await?;
+        assert_eq!(cluster.starts(&all).await?, before, "nothing was restarted");
+    }
+    load.more(50).await?;
+    without_failure(&load.finish().await)
 }
 
 /// It ends what it ran when it starts again, so all is elsewhere before that.
