@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod docker;
 pub mod fake;
 pub mod fleet;
+pub mod folder;
 pub mod image;
 pub mod lab;
 pub mod load;
