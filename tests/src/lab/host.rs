@@ -33,6 +33,9 @@ const PLUG: &str = r#"
     ip addr add "$1/24" dev eth0
     ip link set eth0 up
 "#;
+/// A queue at each end of a cable lets through so many bits a second, and keeps nothing for longer than that.
+const NARROW: &str = r#"tc qdisc add dev "$1" root tbf rate "$2" burst 4kb latency 500ms"#;
+const WIDEN: &str = r#"tc qdisc del dev "$1" root"#;
 /// What watches over the container of a process is its parent.
 const KILL_SHIM: &str = r#"kill -KILL "$(sed -n 's/^PPid:\t//p' "/proc/$1/status")""#;
 /// What a host is deaf or mute by. It stands before all that Docker does with packets.
@@ -302,22 +305,42 @@ impl Host {
     /// Drops every packet that goes this way through its cable: all, or those of one other host. The same once more
     /// does it twice.
     pub fn block(&self, way: Way, other: Option<&Self>) -> Result<()> {
-        self.filter("--insert", way, other)
+        self.filter("--insert", way, other, &[])
     }
 
     /// Takes back one `block`.
     pub fn unblock(&self, way: Way, other: Option<&Self>) -> Result<()> {
-        self.filter("--delete", way, other)
+        self.filter("--delete", way, other, &[])
     }
 
-    fn filter(&self, verb: &str, way: Way, other: Option<&Self>) -> Result<()> {
+    /// Of the packets that go this way through its cable, each is dropped with this probability, such as `0.1`.
+    pub fn lose(&self, way: Way, probability: &str) -> Result<()> {
+        self.filter("--insert", way, None, &by_chance(probability))
+    }
+
+    /// Takes back one `lose`.
+    pub fn keep(&self, way: Way, probability: &str) -> Result<()> {
+        self.filter("--delete", way, None, &by_chance(probability))
+    }
+
+    /// Its end of the cable lets through no more than `rate`, such as `256kbit`.
+    pub(super) fn narrow(&self, rate: &str) -> Result<()> {
+        self.within(|space| narrow(space, "eth0", rate))
+    }
+
+    /// Takes back `narrow`.
+    pub(super) fn widen(&self) -> Result<()> {
+        self.within(|space| widen(space, "eth0"))
+    }
+
+    fn filter(&self, verb: &str, way: Way, other: Option<&Self>, which: &[&str]) -> Result<()> {
         let [table, chain, interface, end] = match way {
             Way::In => HEAR,
             Way::Out => SPEAK,
         };
         let address = other.map_or_else(|| "0.0.0.0/0".to_owned(), |other| other.address.to_string());
-        let words =
-            ["--wait", "--table", table, verb, chain, interface, "eth0", end, &address, "--jump", "DROP"];
+        let rule = ["--wait", "--table", table, verb, chain, interface, "eth0", end, &address];
+        let words = [&rule, which, &["--jump", "DROP"]].concat();
         self.within(|space| space.script(r#"iptables "$@""#, &words)).map(drop)
     }
 
@@ -355,6 +378,20 @@ impl Host {
         self.groups.thaw();
         space.shut_down()
     }
+}
+
+/// One end of a cable lets through no more than `rate`.
+pub(super) fn narrow(space: &Space, end: &str, rate: &str) -> Result<()> {
+    space.script(NARROW, &[end, rate]).map(drop)
+}
+
+/// Takes back `narrow`.
+pub(super) fn widen(space: &Space, end: &str) -> Result<()> {
+    space.script(WIDEN, &[end]).map(drop)
+}
+
+fn by_chance(probability: &str) -> [&str; 6] {
+    ["--match", "statistic", "--mode", "random", "--probability", probability]
 }
 
 fn path(path: &Path) -> Result<&str> {
