@@ -113,15 +113,13 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let references = Mood::ALL.map(|mood| self.reference(mood));
+        let image = self.image();
         let removed = std::thread::spawn(move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let engine = docker::connect()?;
-            for reference in references {
-                let force = RemoveImageOptionsBuilder::new().force(true).build();
-                // Not every one was pulled.
-                let _absent = runtime.block_on(engine.remove_image(&reference, Some(force), None));
-            }
+            // Under all of its names. Where none was pulled there is nothing to remove.
+            let force = RemoveImageOptionsBuilder::new().force(true).build();
+            let _absent = runtime.block_on(engine.remove_image(&image, Some(force), None));
             Ok(())
         });
         if let Ok(Err(error)) = removed.join() {
