@@ -116,6 +116,18 @@ impl Lab {
         self.switch()?.script(CABLE, &[&host.name(), "up"]).map(drop)
     }
 
+    /// The cable of a host lets through no more than `rate` each way, such as `256kbit`.
+    pub fn narrow(&self, host: &Host, rate: &str) -> Result<()> {
+        host.narrow(rate)?;
+        host::narrow(self.switch()?, &host.name(), rate)
+    }
+
+    /// It is as wide as before.
+    pub fn widen(&self, host: &Host) -> Result<()> {
+        host.widen()?;
+        host::widen(self.switch()?, &host.name())
+    }
+
     /// Two hosts hear nothing of each other any more.
     pub fn cut_between(&self, one: &Host, other: &Host) -> Result<()> {
         one.block(Way::In, Some(other))?;

@@ -28,9 +28,9 @@ use tug_model::spec::resource::{Network, Volume};
 use tug_model::{NetworkName, NodeId, ProjectName, VolumeName};
 
 use super::{
-    Answer, ContainerId, ContainerRequest, EngineEvent, EngineInfo, ExecId, ExecRequest, ExecSession, Feed,
-    Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError, Stats,
-    TerminalSize, deadline,
+    Answer, Cause, ContainerId, ContainerRequest, EngineEvent, EngineInfo, ExecId, ExecRequest, ExecSession,
+    Feed, Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Progress, Runtime, RuntimeError,
+    Stats, TerminalSize, deadline,
 };
 
 /// The Docker Engine of this machine, for the agent of one node.
@@ -71,7 +71,13 @@ impl Docker {
             .within(deadline::READ, |client| async move {
                 futures_util::future::try_join(client.info(), client.version()).await
             })
-            .await?;
+            .await
+            .map_err(|mut error| {
+                if let Cause::Timeout(limit) = error.cause {
+                    error.cause = Cause::Hollow(limit);
+                }
+                error
+            })?;
         Ok(EngineInfo {
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),

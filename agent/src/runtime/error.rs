@@ -72,6 +72,12 @@ pub enum Cause {
     /// No answer in time.
     #[error("no answer from the Docker Engine within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// It answers a ping, and not what it would ask its container daemon.
+    #[error("the Docker Engine answers a ping and, within {} s, nothing else: its containerd may hang", .0.as_secs())]
+    Hollow(Duration),
+    /// A pull got on no further. The engine waits for a registry as long as that likes.
+    #[error("nothing has come for {} s: its registry hangs, or the way to it", .0.as_secs())]
+    Stalled(Duration),
     /// The engine knows no such thing (404).
     #[error("{0}")]
     NotFound(String),
@@ -102,7 +108,20 @@ impl RuntimeError {
 
     /// Whether the engine itself could not be reached or did not answer.
     pub fn is_engine_down(&self) -> bool {
-        matches!(self.cause, Cause::Missing | Cause::Forbidden | Cause::Connection(_) | Cause::Timeout(_))
+        match self.cause {
+            Cause::Missing
+            | Cause::Forbidden
+            | Cause::Connection(_)
+            | Cause::Timeout(_)
+            | Cause::Hollow(_) => true,
+            Cause::Stalled(_)
+            | Cause::NotFound(_)
+            | Cause::Conflict(_)
+            | Cause::Foreign(_)
+            | Cause::Differs(_)
+            | Cause::Refused(_)
+            | Cause::Failed(_) => false,
+        }
     }
 
     /// Whether the thing is not there.

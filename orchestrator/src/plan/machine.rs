@@ -21,6 +21,8 @@ pub struct Machines<'v> {
     tasks: BTreeMap<&'v NodeId, Vec<&'v Task>>,
     /// What is to run in a slot, for slots of which something is to leave a node that is being emptied.
     successors: BTreeMap<(&'v ProjectName, &'v ServiceName, Slot), Vec<&'v Task>>,
+    /// Whom others reach at each address.
+    addresses: BTreeMap<&'v str, Vec<&'v NodeId>>,
 }
 
 /// How a machine stands.
@@ -61,7 +63,13 @@ impl<'v> Machines<'v> {
                 }
             }
         }
-        Self { view, now, fleet: Fleet::new(world, now), tasks, successors }
+        let mut addresses: BTreeMap<&str, Vec<&NodeId>> = BTreeMap::new();
+        for node in world.nodes.values() {
+            if let Some(address) = &node.info.address {
+                addresses.entry(address).or_default().push(&node.id);
+            }
+        }
+        Self { view, now, fleet: Fleet::new(world, now), tasks, successors, addresses }
     }
 
     /// How one of them stands; `None` when there is no such node.
@@ -78,6 +86,7 @@ impl<'v> Machines<'v> {
                 "its connection was lost again and again: for another {wait} it gets nothing that another node can take"
             ));
         }
+        reasons.extend(self.namesake(node));
         let mut reserved = Capacity::default();
         for task in tasks {
             let kept = world.service(&task.project, &task.service).map(|service| service.deploy.reservations);
@@ -87,6 +96,16 @@ impl<'v> Machines<'v> {
         }
         let leaving = left.into_iter().map(|task| (task.project.clone(), self.leaving(task))).collect();
         Some(Stand { state, reasons, tasks: tasks.len(), reserved, leaving })
+    }
+
+    /// That another node is said to be where this one is.
+    fn namesake(&self, node: &Node) -> Option<String> {
+        let address = node.info.address.as_deref()?;
+        let other = self.addresses.get(address)?.iter().find(|other| ***other != node.id)?;
+        Some(format!(
+            "node {other} has the same address, {address}: what is sent there reaches one of the two at most; give one of \
+             them another, or remove the one that is gone"
+        ))
     }
 
     fn state(&self, node: &Node, is_empty: bool, reasons: &mut Vec<String>) -> NodeState {

@@ -33,6 +33,11 @@ const PLUG: &str = r#"
     ip addr add "$1/24" dev eth0
     ip link set eth0 up
 "#;
+/// A queue at each end of a cable lets through so many bits a second, and keeps nothing for longer than that.
+const NARROW: &str = r#"tc qdisc add dev "$1" root tbf rate "$2" burst 4kb latency 500ms"#;
+const WIDEN: &str = r#"tc qdisc del dev "$1" root"#;
+/// What watches over the container of a process is its parent.
+const KILL_SHIM: &str = r#"kill -KILL "$(sed -n 's/^PPid:\t//p' "/proc/$1/status")""#;
 /// What a host is deaf or mute by. It stands before all that Docker does with packets.
 const HEAR: [&str; 4] = ["raw", "PREROUTING", "--in-interface", "--source"];
 const SPEAK: [&str; 4] = ["mangle", "POSTROUTING", "--out-interface", "--destination"];
@@ -140,6 +145,11 @@ impl Host {
 
     /// Starts the Engine, and containerd where it does not run; waits until the Engine answers.
     pub async fn start_engine(&self) -> Result<()> {
+        self.start_engine_with(&[]).await
+    }
+
+    /// The same with more options, such as `--live-restore`.
+    pub async fn start_engine_with(&self, options: &[&str]) -> Result<()> {
         if !self.runs(CONTAINERD)? {
             let settings = self.folder.join("containerd.toml");
             let root = self.folder.join("containerd");
@@ -153,7 +163,7 @@ impl Host {
         let bridge = format!("10.201.{number}.1/24");
         let pool = format!("base=10.{}.0.0/16,size=24", 100 + number);
         let group = self.groups.containers();
-        let words: [&[&str]; 4] = [
+        let words: [&[&str]; 5] = [
             &[ENGINE, "--containerd", "/run/containerd/containerd.sock", "--data-root", path(&data)?],
             &["--exec-root=/run/docker", "--pidfile=/run/docker.pid", "--group=", "--host", &socket],
             &["--bip", &bridge, "--default-address-pool", &pool, "--log-level=warn"],
@@ -164,6 +174,7 @@ impl Host {
                 "--cgroup-parent",
                 &group,
             ],
+            options,
         ];
         // One that was killed leaves its file behind.
         self.within(|space| space.script("rm -f /run/docker.pid", &[]))?;
@@ -179,6 +190,29 @@ impl Host {
     /// Stops the Engine: it keeps its socket open and answers nothing, until it is signalled to go on.
     pub fn signal_engine(&self, signal: Signal) -> Result<()> {
         self.signal(ENGINE, signal)
+    }
+
+    /// Stops what the Engine has containers run by: it answers, and gets nothing done, until that is signalled to go on.
+    pub fn signal_containerd(&self, signal: Signal) -> Result<()> {
+        self.signal(CONTAINERD, signal)
+    }
+
+    /// The main process of a container, by its id in here.
+    pub async fn process_of(&self, container: &str) -> Result<String> {
+        let state = self.connect()?.inspect_container(container, None).await?.state;
+        let process = state.and_then(|state| state.pid).filter(|pid| *pid > 0);
+        Ok(process.with_context(|| format!("{container} has no process"))?.to_string())
+    }
+
+    /// Whether a process is there, by its id in here.
+    pub fn has_process(&self, process: &str) -> Result<bool> {
+        self.within(|space| space.script(r#"[ ! -e "/proc/$1" ] || echo yes"#, &[process]))
+            .map(|said| !said.is_empty())
+    }
+
+    /// Kills what watches over the container of a process.
+    pub fn kill_shim(&self, process: &str) -> Result<()> {
+        self.within(|space| space.script(KILL_SHIM, &[process])).map(drop)
     }
 
     async fn until_engine_answers(&self) -> Result<()> {
@@ -271,22 +305,42 @@ impl Host {
     /// Drops every packet that goes this way through its cable: all, or those of one other host. The same once more
     /// does it twice.
     pub fn block(&self, way: Way, other: Option<&Self>) -> Result<()> {
-        self.filter("--insert", way, other)
+        self.filter("--insert", way, other, &[])
     }
 
     /// Takes back one `block`.
     pub fn unblock(&self, way: Way, other: Option<&Self>) -> Result<()> {
-        self.filter("--delete", way, other)
+        self.filter("--delete", way, other, &[])
     }
 
-    fn filter(&self, verb: &str, way: Way, other: Option<&Self>) -> Result<()> {
+    /// Of the packets that go this way through its cable, each is dropped with this probability, such as `0.1`.
+    pub fn lose(&self, way: Way, probability: &str) -> Result<()> {
+        self.filter("--insert", way, None, &by_chance(probability))
+    }
+
+    /// Takes back one `lose`.
+    pub fn keep(&self, way: Way, probability: &str) -> Result<()> {
+        self.filter("--delete", way, None, &by_chance(probability))
+    }
+
+    /// Its end of the cable lets through no more than `rate`, such as `256kbit`.
+    pub(super) fn narrow(&self, rate: &str) -> Result<()> {
+        self.within(|space| narrow(space, "eth0", rate))
+    }
+
+    /// Takes back `narrow`.
+    pub(super) fn widen(&self) -> Result<()> {
+        self.within(|space| widen(space, "eth0"))
+    }
+
+    fn filter(&self, verb: &str, way: Way, other: Option<&Self>, which: &[&str]) -> Result<()> {
         let [table, chain, interface, end] = match way {
             Way::In => HEAR,
             Way::Out => SPEAK,
         };
         let address = other.map_or_else(|| "0.0.0.0/0".to_owned(), |other| other.address.to_string());
-        let words =
-            ["--wait", "--table", table, verb, chain, interface, "eth0", end, &address, "--jump", "DROP"];
+        let rule = ["--wait", "--table", table, verb, chain, interface, "eth0", end, &address];
+        let words = [&rule, which, &["--jump", "DROP"]].concat();
         self.within(|space| space.script(r#"iptables "$@""#, &words)).map(drop)
     }
 
@@ -324,6 +378,20 @@ impl Host {
         self.groups.thaw();
         space.shut_down()
     }
+}
+
+/// One end of a cable lets through no more than `rate`.
+pub(super) fn narrow(space: &Space, end: &str, rate: &str) -> Result<()> {
+    space.script(NARROW, &[end, rate]).map(drop)
+}
+
+/// Takes back `narrow`.
+pub(super) fn widen(space: &Space, end: &str) -> Result<()> {
+    space.script(WIDEN, &[end]).map(drop)
+}
+
+fn by_chance(probability: &str) -> [&str; 6] {
+    ["--match", "statistic", "--mode", "random", "--probability", probability]
 }
 
 fn path(path: &Path) -> Result<&str> {

@@ -9,12 +9,13 @@ pub(super) const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/docker";
 
 /// Each program with the Debian package that it is in.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("mount", "mount"),
     ("find", "findutils"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("iptables", "iptables"),
     ("dockerd", "docker.io"),
     ("docker-init", "docker.io"),

@@ -6,9 +6,11 @@
 )]
 
 mod absence;
+mod engines;
 mod exclusive;
 mod faults;
 mod images;
+mod lines;
 mod machines;
 mod verbs;
 
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
+use tug_api::client::EventQuery;
 use tug_model::ProjectName;
 use tug_model::name::NodeId;
 use tug_model::status::ProjectStatus;
@@ -79,6 +82,13 @@ fn unchanged(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>
         before.iter().filter(|(task, at)| after.get(*task).is_some_and(|then| then != *at)).collect();
     ensure!(restarted.is_empty(), "restarted: {restarted:?}\nbefore: {before:#?}\nafter: {after:#?}");
     Ok(())
+}
+
+/// How often the control plane has lost a machine so far.
+async fn losses(cluster: &Cluster<'_>) -> Result<usize> {
+    let all = EventQuery { limit: Some(5_000), ..EventQuery::default() };
+    let events = cluster.client().events(&all).await?;
+    Ok(events.iter().filter(|event| event.message.contains("is not connected any more")).count())
 }
 
 fn without_failure(outcome: &Outcome) -> Result<()> {

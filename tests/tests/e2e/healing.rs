@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::process::Signal;
 use tug_model::report::{Failure, Phase};
 use tug_model::status::ServiceState;
 use tug_tests::docker;
@@ -23,6 +24,42 @@ async fn a_container_that_was_removed_by_hand_is_made_again() -> Result<()> {
     web.tug.until_settled(&web.project).await?;
     let after = engine.inspect_container(victim.as_str(), None).await?.id;
     assert_ne!(before, after, "a new container runs in the same slot");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_was_renamed_by_hand_is_still_ours() -> Result<()> {
+    let mut web = Web::start("renamed", 2).await?;
+    let status = web.tug.until_settled(&web.project).await?;
+    let task = &service(&status, "web").tasks[0].id;
+    let engine = docker::connect()?;
+    let id = engine.inspect_container(task.as_str(), None).await?.id;
+    let before = web.tug.starts().await?;
+    let other = format!("other-{}", web.tug.node());
+    engine.rename_container(task.as_str(), named(&other)).await?;
+    web.tug.ok(&["scale", &format!("{}=3", web.service())]).await?;
+    let grown = web.tug.starts().await?;
+    assert_eq!(grown.len(), 3, "one more, and nothing in its place: {grown:?}");
+    assert!(before.iter().all(|(container, at)| grown.get(container) == Some(at)), "{before:?} {grown:?}");
+    let logs = web.tug.ok(&["logs", "--tail", "1", &web.service()]).await?;
+    assert_eq!(logs.lines().count(), 3, "one line of each replica: {logs}");
+
+    // The next agent has never seen it under the name that it had.
+    web.tug.end_agent(Signal::KILL).await?;
+    web.tug.start_agent()?;
+    docker::kill(&other).await?;
+    web.tug
+        .until(&web.project, "the renamed one to be started again", |status| {
+            let tasks = &service(status, "web").tasks;
+            status.settled && tasks.iter().map(|task| task.restarts).sum::<u32>() == 1
+        })
+        .await?;
+    assert_eq!(engine.inspect_container(&other, None).await?.id, id, "the same container");
+    let again = web.tug.starts().await?;
+    let untouched = grown.iter().filter(|(container, at)| again.get(*container) == Some(*at));
+    assert_eq!((again.len(), untouched.count()), (3, 2), "{grown:?} {again:?}");
+    web.tug.ok(&["rm", "--yes", web.project.as_str()]).await?;
+    assert_eq!(web.tug.starts().await?.len(), 0);
     Ok(())
 }
 
@@ -63,10 +100,8 @@ async fn a_foreign_container_of_our_name_is_named_and_left_alone() -> Result<()>
     let ours = service(&status, "web").tasks[0].id.clone();
     let stray = docker::Stray::start(&web.image, &format!("stray-{}", web.tug.node())).await?;
     // Somebody renames ours and gives its name to a container of their own.
-    let rename =
-        |name: String| bollard::query_parameters::RenameContainerOptionsBuilder::new().name(&name).build();
     engine.remove_container(ours.as_str(), Some(force())).await?;
-    engine.rename_container(stray.id(), rename(ours.to_string())).await?;
+    engine.rename_container(stray.id(), named(ours.as_str())).await?;
     let status = web
         .tug
         .until(&web.project, "the clash to be seen", |status| {
@@ -82,6 +117,10 @@ async fn a_foreign_container_of_our_name_is_named_and_left_alone() -> Result<()>
     stray.remove().await?;
     web.tug.until_settled(&web.project).await?;
     Ok(())
+}
+
+fn named(name: &str) -> bollard::query_parameters::RenameContainerOptions {
+    bollard::query_parameters::RenameContainerOptionsBuilder::new().name(name).build()
 }
 
 fn force() -> bollard::query_parameters::RemoveContainerOptions {

@@ -16,6 +16,7 @@ mod join;
 mod nodes;
 mod order;
 mod readme;
+mod registry;
 mod streams;
 mod survival;
 mod traffic;

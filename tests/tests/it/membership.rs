@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use http::Request;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -16,17 +17,18 @@ use tokio_util::sync::CancellationToken;
 use tug_agent::health::Network;
 use tug_agent::identity::{Folder, Membership, Origin};
 use tug_agent::{Agent, Server, peer, proxy};
-use tug_api::client::{CallError, Client, call};
+use tug_api::client::{CallError, Client, Guard, call};
 use tug_api::join::{CertificateRequest, JoinRequest, TokenRequest};
 use tug_api::tls::{self, Credentials, Identity};
 use tug_api::token::TokenText;
 use tug_api::transport::{Channel, TlsServer};
-use tug_api::user::NodeRemoval;
+use tug_api::user::{ApplyRequest, NodeRemoval, NodeState};
 use tug_api::{Clock, Code};
 use tug_model::token::Grant;
-use tug_model::{Millis, NodeId};
+use tug_model::{Millis, NodeId, ProjectName};
 use tug_orchestrator::app::{self, Listen};
 use tug_tests::fake::Engine;
+use tug_tests::folder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
@@ -82,6 +84,13 @@ impl Plane {
         until("the control plane", async || Ok(client.info().await.is_ok())).await
     }
 
+    /// A copy of one that does not run, for another address.
+    fn copied(&self) -> Result<Self> {
+        let aside = tempfile::tempdir()?;
+        folder::copy(&self.folder.path().join("state"), &aside.path().join("state"))?;
+        Ok(Self { folder: aside, address: free_address()?, running: None })
+    }
+
     async fn end(&mut self) -> Result<()> {
         let (stop, running) = self.running.take().context("it runs")?;
         stop.cancel();
@@ -94,6 +103,16 @@ impl Plane {
 
     async fn sees(&self, node: &NodeId) -> Result<bool> {
         Ok(self.client().nodes().await?.iter().any(|one| one.node.id == *node && one.connected))
+    }
+
+    /// Wants a project of one replica, and waits until it runs.
+    async fn deploy(&self, name: &str) -> Result<()> {
+        let spec = json!({ "name": name, "services": { "web": { "container": { "image": "web:1" } } } });
+        let request = ApplyRequest { spec: serde_json::from_value(spec)?, source: Vec::new() };
+        let client = self.client();
+        client.apply(&request, &Guard::default()).await?;
+        let project = ProjectName::parse(name)?;
+        until("the project to settle", async || Ok(client.status(&project).await?.settled)).await
     }
 }
 
@@ -266,6 +285,39 @@ async fn a_node_that_was_removed_is_shut_out_by_the_other_nodes_too() -> Result<
     until("no answer", async || Ok(!cellar.is_heard(&plane, &attic.node).await?)).await?;
     let took = removed.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
+    stop.cancel();
+    running.await?;
+    plane.end().await
+}
+
+/// Nothing tells them apart while both know the same: a node obeys the one that it is with, and whatever that changes makes
+/// the other one older.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_on_copies_of_one_state_a_node_obeys_the_one_whose_changes_it_knows() -> Result<()> {
+    let mut plane = Plane::start(LONG).await?;
+    let machine = Machine::join(&plane, "attic").await?;
+    plane.end().await?;
+    let mut copy = plane.copied()?;
+    plane.serve(LONG).await?;
+    copy.serve(LONG).await?;
+    let (stop, running) = machine.start().await?;
+    until("the link", async || plane.sees(&machine.node).await).await?;
+    plane.deploy("shop").await?;
+    assert!(!copy.sees(&machine.node).await?, "it is with one of them, and the other one calls it away");
+
+    // Somebody lets the node join where the copy is.
+    plane.end().await?;
+    machine.learn(&copy).await?;
+    let stands = async |plane: &Plane| plane.client().node(&machine.node).await;
+    until("the link", async || copy.sees(&machine.node).await).await?;
+    until("its refusal", async || Ok(stands(&copy).await?.state == NodeState::Disobedient)).await?;
+    println!("{:?}", stands(&copy).await?);
+    copy.end().await?;
+    plane.serve(LONG).await?;
+    machine.learn(&plane).await?;
+    until("the link", async || plane.sees(&machine.node).await).await?;
+    plane.deploy("office").await?;
+    assert_eq!(stands(&plane).await?.refusal, None);
     stop.cancel();
     running.await?;
     plane.end().await

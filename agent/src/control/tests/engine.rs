@@ -81,6 +81,38 @@ async fn a_missing_image_is_pulled_once_and_a_failed_pull_says_why_and_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_is_given_up_and_tried_again_and_holds_up_nobody() {
+    let machine = Machine::new();
+    let agent = machine.agent().await;
+    let mut other = template();
+    other.container.image = "silent:1".to_owned();
+    let began = tokio::time::Instant::now();
+    agent.assign(&told(1, &other, &[1])).await;
+    agent
+        .until("pulling", |report| report.tasks.iter().any(|t| matches!(t.phase, Phase::Pulling { .. })))
+        .await;
+    other.container.image = "other:1".to_owned();
+    agent.assign(&told(2, &other, &[2, 3])).await;
+    agent.until_healthy(2).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+
+    other.container.image = "silent:1".to_owned();
+    agent.assign(&told(3, &other, &[4])).await;
+    let report = agent
+        .until("given up", |report| report.tasks.iter().any(|t| matches!(t.phase, Phase::Waiting { .. })))
+        .await;
+    let shown = task(&report, 4).phase.to_string();
+    let said = "pull image `silent:1`: nothing has come for 120 s: its registry hangs, or the way to it, next try in ";
+    assert!(shown.starts_with(said), "{shown}");
+    assert_eq!(report.engine, EngineReport::Up, "it answers everything else");
+    let took = began.elapsed().as_secs();
+    assert!((120..122).contains(&took), "it was asked once, by whoever was first: {took}");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(machine.engine.log_of("pull silent").len(), 2);
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_story_is_told_the_same_way() {
     let mut stories = Vec::new();
     for _ in 0..2 {

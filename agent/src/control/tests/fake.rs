@@ -20,7 +20,7 @@ use crate::image::fake::Store;
 use crate::runtime::{
     Answer, Cause, ContainerId, ContainerRequest, EngineEvent, EngineHealth, EngineInfo, EventKind, ExecId,
     ExecRequest, ExecSession, Feed, Found, FoundNetwork, ImageStore, LogLine, LogQuery, Operation, Output,
-    Progress, Runtime, RuntimeError, State, Stats, Stream, TerminalSize,
+    Progress, Runtime, RuntimeError, State, Stats, Stream, TerminalSize, deadline,
 };
 
 /// The engine. Clones are the same one.
@@ -454,6 +454,11 @@ impl Runtime for Engine {
         Box::pin(async move {
             self.note(format!("pull {reference}"));
             progress("half".to_owned());
+            if reference.contains("silent") {
+                tokio::time::sleep(deadline::PULL_SILENCE).await;
+                let cause = Cause::Stalled(deadline::PULL_SILENCE);
+                return Err(RuntimeError::new(Operation::Pull, reference, cause));
+            }
             tokio::time::sleep(Duration::from_secs(2)).await;
             if reference.contains("missing") {
                 return Err(RuntimeError::new(

@@ -40,10 +40,11 @@ impl Docker {
         let call = self.call(Operation::Pull, reference);
         check_reference(&call, reference)?;
         let pull = follow_pull(&call, reference, platform, progress);
-        match tokio::time::timeout(deadline::PULL, Box::pin(pull)).await {
-            Ok(pulled) => pulled?,
-            Err(_) => return Err(call.error(Cause::Timeout(deadline::PULL))),
-        }
+        let pulled = tokio::time::timeout(deadline::PULL, Box::pin(pull)).await;
+        pulled.unwrap_or_else(|_| {
+            let said = format!("it has not come within {} minutes", deadline::PULL.as_secs() / 60);
+            Err(call.error(Cause::Failed(said)))
+        })?;
         let id = self.find_image(reference, None).await?;
         id.ok_or_else(|| {
             call.error(Cause::Failed("the engine pulled it and does not have it now".to_owned()))
@@ -65,7 +66,7 @@ async fn follow_pull(
     let mut said = String::new();
     loop {
         let next = tokio::time::timeout(deadline::PULL_SILENCE, messages.try_next()).await;
-        let next = next.map_err(|_| call.error(Cause::Timeout(deadline::PULL_SILENCE)))?;
+        let next = next.map_err(|_| call.error(Cause::Stalled(deadline::PULL_SILENCE)))?;
         let Some(message) = next.map_err(|error| call.failed(error))? else { return Ok(()) };
         layers.note(message);
         let text = layers.text();
@@ -197,6 +198,20 @@ mod tests {
         layers.note(message("a", "Download complete", None));
         layers.note(message("b", "Extracting", Some((1, 1 << 20))));
         assert_eq!(layers.text(), "5.0 MiB of 5.0 MiB");
+    }
+
+    /// As an engine does whose registry has taken the question and does not answer it.
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_of_which_nothing_comes_is_given_up_after_two_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker.sock");
+        let _silent = tokio::net::UnixListener::bind(&path).unwrap();
+        let docker = Docker::new(&path, NodeId::parse("n1").unwrap());
+        let began = tokio::time::Instant::now();
+        let error = docker.pull_image("127.0.0.1:5000/shop/web:1", None, Box::new(drop)).await.unwrap_err();
+        assert!(matches!(error.cause, Cause::Stalled(deadline::PULL_SILENCE)), "{error:?}");
+        assert_eq!(began.elapsed().as_secs(), 120);
+        assert!(!error.is_engine_down(), "it is a registry that hangs");
     }
 
     #[test]

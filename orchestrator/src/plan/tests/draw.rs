@@ -5,7 +5,7 @@
 //! epoch 2
 //! leased n4 99000
 //! node n1 vanished=2000 back=9000 word=3000 enginegone=2000
-//! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 acked=9 follows=9 lost|awaited|silent|enginedown
+//! node n1 cpu=4 mem=1000 role=worker label:disk=ssd arch=arm64 at=10.0.0.1:7702 acked=9 follows=9 lost|awaited|silent|enginedown
 //! node n3 leased=99000 older
 //! node n2 lost=60000 losses=1000,2000,3000 enginedown=40000 deaf=80000 drain=90000 drain=90000+60000
 //! home shop_data n1
@@ -141,6 +141,7 @@ impl Drawing {
                     self.leased.insert(id.clone(), Timestamp(number(at)));
                 }
                 Some(("arch", value)) => info.arch = value.into(),
+                Some(("at", value)) => info.address = Some(value.into()),
                 Some(("follows", value)) => following.generation = Revision(number(value)),
                 Some((word, value)) => match word.strip_prefix("label:") {
                     Some(key) => drop(info.labels.insert(key.into(), value.into())),

@@ -50,6 +50,26 @@ fn what_leaves_says_what_it_waits_for() {
 }
 
 #[test]
+fn of_two_machines_with_one_address_each_is_told_of_the_other() {
+    let drawing = "
+        since 5000
+        node n1 at=10.0.0.1:7702
+        node n2 at=10.0.0.1:7702 lost=60000
+        node n3 at=10.0.0.3:7702
+        node n4
+        node n5
+        ";
+    let said = |node, other| {
+        let told = format!("node {other} has the same address, 10.0.0.1:7702: ");
+        stand(drawing, node).reasons.iter().any(|reason| reason.starts_with(&told))
+    };
+    assert!(said("n1", "n2") && said("n2", "n1"), "{:?} {:?}", stand(drawing, "n1"), stand(drawing, "n2"));
+    for other in ["n3", "n4", "n5"] {
+        assert_eq!(stand(drawing, other).reasons, Vec::<String>::new(), "{other}");
+    }
+}
+
+#[test]
 fn what_nobody_can_stop_is_stuck() {
     for node in ["node n1 drain=90000 lost=60000", "node n1 drain=90000 enginedown=40000"] {
         let drawing = format!(

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tug_api::user::{NodeState, NodeStatus};
 use tug_tests::cluster::{Cluster, Home, spread};
 use tug_tests::docker;
+use tug_tests::folder;
 use tug_tests::lab::Lab;
 
 use super::{REPLICAS, hosts, load, manifest, project, shares, until_spread, without_failure};
@@ -124,7 +125,7 @@ async fn store_of_another_cluster(lab: &Lab) -> Result<PathBuf> {
     cluster.until_settled(&project()).await?;
     let store = lab.host(1).folder().join("another");
     cluster.end_server(Signal::TERM).await?;
-    copy_folder(&cluster.state(1).join("server"), &store)?;
+    folder::copy(&cluster.state(1).join("server"), &store)?;
     cluster.start_server().await?;
     cluster.leave(&project()).await?;
     Ok(store)
@@ -157,7 +158,7 @@ async fn of_another_cluster(cluster: &Cluster<'_>, foreign: &std::path::Path) ->
 async fn forgotten(cluster: &Cluster<'_>) -> Result<PathBuf> {
     let copy = cluster.state(1).join("copy");
     cluster.end_server(Signal::TERM).await?;
-    copy_folder(&cluster.state(1).join("server"), &copy)?;
+    folder::copy(&cluster.state(1).join("server"), &copy)?;
     cluster.start_server().await?;
     cluster.until_nodes("all to be back", all_are_ready).await?;
     cluster.apply(&manifest(REPLICAS + 3)).await?;
@@ -217,20 +218,5 @@ async fn elsewhere(cluster: &Cluster<'_>) -> Result<()> {
     println!("a new address: {failed} of {} requests failed until all knew it", outcome.total());
     ensure!(outcome.failures.len() == failed, "{:?}\n{}", outcome.failures, cluster.logs());
     assert_eq!(cluster.starts(&all).await?, before, "nothing is moved or restarted");
-    Ok(())
-}
-
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
-    std::fs::create_dir(to)?;
-    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), target)?;
-        }
-    }
     Ok(())
 }

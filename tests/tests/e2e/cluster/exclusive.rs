@@ -17,7 +17,7 @@ use tug_model::report::Phase;
 use tug_model::status::ProjectStatus;
 use tug_tests::cluster::{Cluster, Home, IMAGE};
 use tug_tests::docker;
-use tug_tests::lab::{Lab, Way};
+use tug_tests::lab::{Host, Lab, Way};
 use tug_tests::tug::{PATIENCE, service};
 use tug_tests::witness::{Nap, Verdict, judge};
 
@@ -41,12 +41,8 @@ const FLAPS: u32 = 4;
 const OUT: Duration = Duration::from_secs(3);
 const IN: Duration = Duration::from_secs(1);
 
-/// Kills what watches the container of a process, and removes what is known of it. What is mounted there stays.
-const LOSE: &str = r#"
-    shim=$(sed -n 's/^PPid:\t//p' "/proc/$1/status")
-    kill -KILL "$shim"
-    rm -rf /run/containerd /run/docker 2>/dev/null || true
-"#;
+/// Removes what is known of all containers. What is mounted there stays.
+const FORGET: &str = "rm -rf /run/containerd /run/docker 2>/dev/null || true";
 
 /// What happens to the machine on which it runs.
 #[derive(Debug, Clone, Copy)]
@@ -263,7 +259,8 @@ fn last_lines(log: &PathBuf) -> Result<Vec<(u64, u64)>> {
     Ok(whole.lines().filter_map(words).collect())
 }
 
-/// The Engine says that a container has ended, since everything about it has gone; its process runs on.
+/// What watches over its container is killed, and the Engine says that it has ended: first that is true, and then, with
+/// everything gone that is known about it, its process runs on.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_lab_what_an_engine_lost_sight_of_ends_before_it_is_started_again() -> Result<()> {
     let lab = Lab::start(1).await?;
@@ -271,27 +268,35 @@ async fn in_a_lab_what_an_engine_lost_sight_of_ends_before_it_is_started_again()
     let folder = TempDir::with_prefix("tug-ledger-")?;
     cluster.apply(&manifest(&folder, "node.hostname == h1")).await?;
     let ledger = Ledger::new(&cluster, &folder);
-    let number = ledger.until_written_after(ledger.now()).await?;
     let host = lab.host(1);
-    let engine = host.connect()?;
-    let containers = docker::containers_of(&engine, "tug.task").await?;
-    let id = containers.into_iter().find_map(|container| container.id).context("it has a container")?;
-    let process = engine.inspect_container(&id, None).await?.state.and_then(|state| state.pid);
-    let process = process.context("it has a process")?.to_string();
+    let first = ledger.until_written_after(ledger.now()).await?;
+    host.kill_shim(&its_process(host).await?)?;
+    let number = ledger.until_written_by(|other| other > first).await?;
+    cluster.until_settled(&project()).await?;
+    let process = its_process(host).await?;
 
     host.end_engine(Signal::KILL).await?;
     host.end("containerd", Signal::KILL).await?;
-    let lost = host.run(&["sh", "-ec", LOSE, "sh", &process]).await?;
-    ensure!(lost.status.success(), "{}", String::from_utf8_lossy(&lost.stderr));
+    host.kill_shim(&process)?;
+    host.run(&["sh", "-c", FORGET]).await?;
     let still = ledger.until_written_after(ledger.now()).await?;
     assert_eq!(still, number, "nothing but the Engine has lost it");
     host.start_engine().await?;
     ledger.until_written_by(|other| other > number).await?;
     cluster.until_settled(&project()).await?;
     let verdict = ledger.judged().await?;
-    ensure!(verdict.wrongs.is_empty() && verdict.runs.len() == 2, "{verdict:#?}\n{}", cluster.logs());
-    println!("it ran again {} ms later", verdict.runs[1].from - verdict.runs[0].to);
+    ensure!(verdict.wrongs.is_empty() && verdict.runs.len() == 3, "{verdict:#?}\n{}", cluster.logs());
+    for (what, pair) in ["its shim was killed", "it was lost"].iter().zip(verdict.runs.windows(2)) {
+        println!("{what}: it ran again {} ms after its end", pair[1].from - pair[0].to);
+    }
     Ok(())
+}
+
+/// The main process of the only container that runs there.
+async fn its_process(host: &Host) -> Result<String> {
+    let containers = docker::containers_of(&host.connect()?, "tug.task").await?;
+    let id = containers.into_iter().find_map(|container| container.id).context("it has a container")?;
+    host.process_of(&id).await
 }
 
 // === impl Round ===

@@ -1,4 +1,4 @@
-//! Machines that are not well: cut off, deaf, mute, off, frozen, without an Engine. Who is well serves on, and what stood
+//! Machines that are not well: cut off, deaf, mute, off, frozen. Who is well serves on, and what stood
 //! on them stands elsewhere; when they are back, nothing runs twice and nothing was restarted that should stay.
 
 use std::time::Duration;
@@ -223,54 +223,4 @@ async fn half_of_them_at_once(cluster: &Cluster<'_>) -> Result<()> {
     until_spread(cluster, &[2, 2, 2]).await?;
     assert_eq!(cluster.starts(&all).await?, before, "nothing was moved");
     Ok(())
-}
-
-/// An Engine that hangs is waited for: what it runs serves on. One that has died ends what it ran when it starts again,
-/// so all is elsewhere before that.
-#[tokio::test(flavor = "multi_thread")]
-async fn in_a_lab_a_machine_without_its_engine_is_not_a_dead_machine() -> Result<()> {
-    let lab = Lab::start(3).await?;
-    let cluster = Cluster::start(&lab, Home::Together).await?;
-    cluster.apply(&manifest(REPLICAS)).await?;
-    until_spread(&cluster, &[2, 2, 2]).await?;
-    let (victim, others) = (lab.host(VICTIM), hosts(&cluster, &[1, 2]));
-    let before = cluster.starts(&hosts(&cluster, &[1, 2, 3])).await?;
-
-    let load_hung = load(&cluster, &[1, 2, 3]);
-    victim.signal_engine(Signal::STOP)?;
-    let down = cluster.until_node(VICTIM, NodeState::EngineDown).await?;
-    ensure!(down.connected, "the machine is there: {down:?}");
-    load_hung.more(200).await?;
-    assert_eq!(cluster.starts(&others).await?.len(), 4, "nothing is moved");
-    victim.signal_engine(Signal::CONT)?;
-    cluster.until_node(VICTIM, NodeState::Ready).await?;
-    let outcome = load_hung.finish().await;
-    ensure!(outcome.failures.is_empty(), "of {}: {:?}", outcome.total(), outcome.failures);
-    assert_eq!(cluster.starts(&hosts(&cluster, &[1, 2, 3])).await?, before, "nothing was restarted");
-
-    let load_dead = load(&cluster, &[1, 2, 3]);
-    load_dead.more(50).await?;
-    let begun = Instant::now();
-    victim.end_engine(Signal::KILL).await?;
-    cluster.until_running(&others, REPLICAS as usize).await?;
-    println!("the Engine was killed: all run elsewhere after {:?}", begun.elapsed());
-    cluster
-        .until(&project(), "all to serve elsewhere", |status| {
-            status.services.iter().all(|it| it.ready >= REPLICAS)
-                && !spread(status).contains_key(&cluster.node(VICTIM))
-        })
-        .await?;
-    victim.start_engine().await?;
-    cluster.until_node(VICTIM, NodeState::Ready).await?;
-    until_spread(&cluster, &[2, 2, 2]).await?;
-    let outcome = load_dead.finish().await;
-    ensure!(
-        outcome.failures.is_empty(),
-        "of {}: {:?}\n{}",
-        outcome.total(),
-        outcome.failures,
-        cluster.logs()
-    );
-    cluster.until_running(&hosts(&cluster, &[1, 2, 3]), REPLICAS as usize).await?;
-    unchanged(&before, &cluster.starts(&others).await?)
 }

@@ -4,22 +4,27 @@ use anyhow::{Context, Result, ensure};
 use bollard::Docker;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::TryStreamExt;
+use tokio::time::Instant;
 use tug_model::status::ProjectStatus;
 use tug_tests::cluster::{Cluster, Home, IMAGE};
 use tug_tests::lab::{Host, Lab};
 
-use super::{PROJECT, project, until_spread};
+use super::{PROJECT, losses, project, until_spread};
 
 /// The image that only the first host has.
 const BUILT: &str = "shop-web:1";
 /// How large its first layer is, which stays.
 const LARGE: usize = 8 << 20;
+/// A line of 125 kB a second.
+const NARROW: &str = "1mbit";
+/// What takes eight seconds and more on it, far longer than a silence that counts.
+const MUCH: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_lab_an_image_that_one_host_has_reaches_the_others_and_later_only_what_is_new() -> Result<()> {
     let lab = Lab::start(3).await?;
     let cluster = Cluster::start(&lab, Home::Apart).await?;
-    let first = build(cluster.host(1), "first").await?;
+    let first = build(cluster.host(1), b"first").await?;
     let before = received(&cluster).await?;
     cluster.apply(&manifest()).await?;
     until_spread(&cluster, &[1, 1, 1]).await?;
@@ -28,7 +33,7 @@ async fn in_a_lab_an_image_that_one_host_has_reaches_the_others_and_later_only_w
     ensure!(moved.iter().all(|bytes| *bytes > LARGE as u64), "{moved:?}");
 
     // The same name means another image from the next apply on, and not from a restart of an agent.
-    let second = build(cluster.host(1), "second").await?;
+    let second = build(cluster.host(1), b"second").await?;
     ensure!(first != second, "nothing is new");
     let before = received(&cluster).await?;
     cluster.apply(&manifest()).await?;
@@ -37,7 +42,21 @@ async fn in_a_lab_an_image_that_one_host_has_reaches_the_others_and_later_only_w
     let moved = all_have(&cluster, &second, &before).await?;
     println!("then {moved:?}");
     ensure!(moved.iter().all(|bytes| *bytes < LARGE as u64 / 2), "more than what is new: {moved:?}");
-    Ok(())
+    over_a_narrow_line(&cluster).await
+}
+
+/// An image takes its time there, and all the while the machine is heard. Its connection may break: it goes on after that.
+async fn over_a_narrow_line(cluster: &Cluster<'_>) -> Result<()> {
+    let (behind, lost) = (cluster.host(3), losses(cluster).await?);
+    cluster.lab().narrow(behind, NARROW)?;
+    let third = build(cluster.host(1), &noise(MUCH)).await?;
+    let (before, begun) = (received(cluster).await?, Instant::now());
+    cluster.apply(&manifest()).await?;
+    let moved = all_have(cluster, &third, &before).await?;
+    println!("over a narrow line {moved:?} in {:?}", begun.elapsed());
+    ensure!(moved.iter().all(|bytes| *bytes > MUCH as u64), "{moved:?}");
+    assert_eq!(losses(cluster).await?, lost, "no machine counted as lost\n{}", cluster.logs());
+    cluster.lab().widen(behind)
 }
 
 fn manifest() -> String {
@@ -53,21 +72,23 @@ fn manifest() -> String {
     )
 }
 
-/// Builds the image on one host, with a large layer that is always the same and a small one that says `version`.
-async fn build(host: &Host, version: &str) -> Result<String> {
-    let docker = host.connect()?;
-    let dockerfile = format!("FROM {IMAGE}\nCOPY large /large\nCOPY version /version\n");
+/// What nobody can make smaller, always the same.
+fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u32;
-    let large: Vec<u8> = std::iter::repeat_with(|| {
+    let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state.to_be_bytes()[0]
-    })
-    .take(LARGE)
-    .collect();
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+/// Builds the image on one host, with a large layer that is always the same and another one that says `version`.
+async fn build(host: &Host, version: &[u8]) -> Result<String> {
+    let docker = host.connect()?;
+    let dockerfile = format!("FROM {IMAGE}\nCOPY large /large\nCOPY version /version\n");
+    let large = noise(LARGE);
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in
-        [("Dockerfile", dockerfile.as_bytes()), ("large", &large), ("version", version.as_bytes())]
-    {
+    for (name, content) in [("Dockerfile", dockerfile.as_bytes()), ("large", &*large), ("version", version)] {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);

@@ -27,6 +27,8 @@ const PORT: u16 = 8080;
 /// What takes longer than this does not come. On the switch it takes a hundredth of a millisecond.
 const MOMENT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What a receiver keeps that has not been asked yet.
+const DATAGRAMS: usize = 50;
 
 /// Waits for the answer of the container on `host`.
 async fn answers(from: &Inside, host: &Host) -> Result<()> {
@@ -125,6 +127,7 @@ async fn in_a_lab_every_fault_does_what_it_says() -> Result<()> {
     hosts_are_apart(&lab).await?;
     cables(&lab).await?;
     one_way(&lab).await?;
+    bad_lines(&lab).await?;
     engines(&lab).await?;
     freezing(&lab).await?;
     power(&lab).await
@@ -182,6 +185,50 @@ async fn one_way(lab: &Lab) -> Result<()> {
         answers(outside, host).await?;
     }
     Ok(())
+}
+
+async fn bad_lines(lab: &Lab) -> Result<()> {
+    let host = lab.host(2);
+    assert_eq!(arriving(lab, host).await?, DATAGRAMS);
+    host.lose(Way::In, "0.5")?;
+    let by_chance = arriving(lab, host).await?;
+    host.keep(Way::In, "0.5")?;
+    lab.narrow(host, "256kbit")?;
+    let in_time = arriving(lab, host).await?;
+    lab.widen(host)?;
+    println!(
+        "of {DATAGRAMS} datagrams {by_chance} were not lost by chance, and {in_time} went through a narrow line"
+    );
+    // That it is less than a tenth, or more than nine, happens once in a million times a million.
+    ensure!((DATAGRAMS / 10..DATAGRAMS * 9 / 10).contains(&by_chance), "{by_chance}");
+    ensure!((1..DATAGRAMS * 9 / 10).contains(&in_time), "there is no room for more to wait: {in_time}");
+    assert_eq!(arriving(lab, host).await?, DATAGRAMS, "all is as it was");
+    Ok(())
+}
+
+/// How many of some datagrams arrive that are sent to a host at once: together they are more than waits for a narrow line.
+async fn arriving(lab: &Lab, host: &Host) -> Result<usize> {
+    let (outside, inside) = (lab.outside(), host.inside()?);
+    let receiver = inside.run(async { Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?) }).await?;
+    let address = (host.address(), receiver.local_addr()?.port());
+    outside
+        .run(async move {
+            let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+            for _ in 0..DATAGRAMS {
+                sender.send_to(&[0; 1000], address).await?;
+            }
+            Ok(())
+        })
+        .await?;
+    let counted = inside.run(async move {
+        let mut count = 0;
+        while let Ok(received) = timeout(MOMENT, receiver.recv(&mut [0; 1000])).await {
+            received?;
+            count += 1;
+        }
+        Ok(count)
+    });
+    counted.await
 }
 
 async fn engines(lab: &Lab) -> Result<()> {
