@@ -32,10 +32,10 @@ pub(super) fn rescue<'w>(
     }
     let mut unmet: Option<Option<Arc<[String]>>> = None;
     for (number, slot) in slots.iter_mut() {
-        let times: Vec<_> =
-            slot.current.iter().chain(&slot.outdated).filter_map(|seen| seen.node.next).collect();
-        for at in times {
-            pass.wake_at(at);
+        for seen in slot.current.iter().chain(&slot.outdated).chain(slot.clashing(service)) {
+            if let Some(at) = seen.node.next {
+                pass.wake_at(at);
+            }
         }
         let given_up = |seen: &&Seen<'w>| reason(pass, service, seen).is_some();
         let gone: Vec<Seen<'w>> =
