@@ -21,7 +21,7 @@ use crate::render::Screen;
 use crate::render::leaving;
 use crate::render::style::{self, paint};
 use crate::time::age;
-use crate::watch::repeat;
+use crate::watch::{may_pass, repeat};
 
 /// The node is looked at so often.
 const LOOK: Duration = Duration::from_millis(500);
@@ -106,14 +106,6 @@ async fn wait(context: &mut Context, id: &NodeId, arguments: &DrainArguments) ->
                 .hint("it goes on; wait longer with --timeout"));
         }
         pause(&interrupt, id).await?;
-    }
-}
-
-fn may_pass(error: &CallError) -> bool {
-    match error {
-        CallError::Transport(_) => true,
-        CallError::Api(said) => matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout),
-        CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => false,
     }
 }
 
