@@ -1,5 +1,6 @@
 //! Serving a router on a socket, or on one connection that is open already.
 
+mod handshake;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -17,17 +18,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+pub use self::handshake::HandshakeError;
+use self::handshake::secure;
 use self::requests::Requests;
+use crate::error::chain;
 use crate::tls::{Caller, Peer};
 use crate::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
@@ -41,8 +44,6 @@ const LARGEST_HEAD: usize = 32 << 10;
 const MOST_CONNECTIONS: usize = 1_024;
 /// So many of them come from one network address; more are closed at once.
 const MOST_FROM_ONE: usize = 128;
-/// So much of a request is read that is not understood, in bytes.
-const MOST_DRAINED: u64 = 64 << 10;
 /// So many requests run at once on a link: one for the logs of each task, and a few more.
 const MOST_STREAMS: u32 = 4_096;
 
@@ -60,15 +61,17 @@ pub async fn unix(listener: UnixListener, router: Router, stop: CancellationToke
     Ok(())
 }
 
-/// The same over TLS. Each request says who its client is, by its certificate.
+/// The same over TLS. Each request says who its client is, by its certificate. `unserved` hears of each handshake that
+/// comes to nothing.
 pub async fn tls(
     listener: TcpListener,
     router: Router,
     config: Arc<ServerConfig>,
+    unserved: impl Fn(&HandshakeError) + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let house = House::new(router);
-    let (acceptor, guests) = (TlsAcceptor::from(config), Guests::default());
+    let (acceptor, guests, unserved) = (TlsAcceptor::from(config), Guests::default(), Arc::new(unserved));
     loop {
         let Some((permit, (stream, address))) = house.next(|| listener.accept(), &stop).await else { break };
         let Some(guest) = guests.welcome(address.ip()) else {
@@ -76,41 +79,21 @@ pub async fn tls(
             continue;
         };
         let place = Place { _permit: permit, _guest: Some(guest) };
-        let (house, acceptor) = (house.clone(), acceptor.clone());
+        let (house, acceptor, unserved) = (house.clone(), acceptor.clone(), Arc::clone(&unserved));
         tokio::spawn(async move {
-            match timeout(HEAD_TIMEOUT, secure(stream, &acceptor)).await {
-                Ok(Ok((stream, peer))) => {
-                    house.serve(stream, Caller { peer, address: Some(address) }, place);
+            match secure(stream, &acceptor, HEAD_TIMEOUT).await {
+                Ok((stream, peer)) => house.serve(stream, Caller { peer, address: Some(address) }, place),
+                Err(error) => {
+                    // Anybody can have as many of these lines as they like: who counts them needs no log for it.
+                    tracing::debug!(%address, error = chain(&error), "a TLS handshake failed");
+                    unserved(&error);
                 }
-                Ok(Err(error)) => tracing::info!(%address, %error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
             }
         });
     }
     drop(listener);
     house.close().await;
     Ok(())
-}
-
-/// The handshake of TLS. Who speaks plain HTTP is told so.
-async fn secure(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-    const HANDSHAKE: u8 = 0x16;
-    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
-        content-length: 23\r\n\r\nthis port speaks HTTPS\n";
-    stream.set_nodelay(true)?;
-    let mut first = [0];
-    if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
-        let mut stream = stream;
-        stream.write_all(ANSWER).await?;
-        stream.shutdown().await?;
-        // What is left unread at a close takes the answer away from the client.
-        tokio::io::copy(&mut stream.take(MOST_DRAINED), &mut tokio::io::sink()).await?;
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak TLS"));
-    }
-    let stream = acceptor.accept(stream).await?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = certificate.map_or(Peer::Nobody, |certificate| Peer::of_certificate(certificate));
-    Ok((stream, peer))
 }
 
 /// The part of an address that its owner cannot choose: whoever has one IPv6 address has all of its /64.
@@ -303,7 +286,7 @@ fn builder() -> Builder<TokioExecutor> {
 mod tests {
     use axum::routing::get;
     use futures_util::stream::once;
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::sleep;
 
     use super::requests::IDLE;

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tug_api::client::{CallError, Client, WatchQuery};
 use tug_api::user::{Accepted, WatchItem};
-use tug_api::{Clock, Code};
+use tug_api::{ApiError, Clock, Code};
 use tug_model::spec::Project;
 use tug_model::spec::service::Service;
 use tug_model::status::ProjectStatus;
@@ -239,21 +239,27 @@ impl Watcher<'_> {
 
     fn broken(&self, error: CallError) -> Result<Broken, Failure> {
         match &error {
-            CallError::Transport(_) => Ok(Broken::Lost),
-            CallError::Api(said)
-                if matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout) =>
-            {
-                Ok(Broken::Lost)
-            }
+            error if may_pass(error) => Ok(Broken::Lost),
             CallError::Api(said)
                 if self.since.is_some() && matches!(said.code, Code::Compacted | Code::FutureRevision) =>
             {
                 Ok(Broken::Restart)
             }
-            CallError::Api(_) | CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => {
-                Err(error.into())
-            }
+            CallError::Transport(_)
+            | CallError::Api(_)
+            | CallError::Request(_)
+            | CallError::Encode(_)
+            | CallError::Decode(_) => Err(error.into()),
         }
+    }
+}
+
+/// Whether what has been answered before may be answered again soon.
+pub(crate) fn may_pass(error: &CallError) -> bool {
+    match error {
+        CallError::Transport(_) => true,
+        CallError::Api(said) => matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout),
+        CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => false,
     }
 }
 
@@ -274,6 +280,10 @@ where
                 }
             }
             Err(CallError::Api(error)) if matches!(error.code, Code::OutcomeUnknown | Code::Unavailable) => {}
+            // Other limits do not say when: a person has to make room.
+            Err(CallError::Api(ApiError { code: Code::TooMany, retry_after: Some(seconds), .. })) => {
+                wait = wait.max(Duration::from_secs(seconds).min(LONGEST_RETRY));
+            }
             other => return other,
         }
         sleep(wait).await;

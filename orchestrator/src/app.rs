@@ -91,6 +91,7 @@ pub struct Handle {
     /// What the control loop last saw and decided.
     pub view: watch::Receiver<Arc<View>>,
     authority: Option<Arc<Authority>>,
+    metrics: Metrics,
     closing: CancellationToken,
 }
 
@@ -225,7 +226,8 @@ impl Handle {
     ) -> Result<(), Error> {
         let Some((entrance, authority)) = entrance.zip(self.authority.clone()) else { return Ok(()) };
         let address = entrance.address;
-        let served = entrance.serve(self.router.clone(), authority, clock, stop.clone()).await;
+        let api = (self.router.clone(), self.metrics.clone());
+        let served = entrance.serve(api, authority, clock, stop.clone()).await;
         served.map_err(Error::Entrance)?.map_err(|source| Error::ListenTls { address, source })
     }
 }
@@ -299,14 +301,14 @@ impl Orchestrator {
         let (nodes, publisher) = Nodes::new(store.clone(), config.clock);
         let (control, decided) = Control::new(store.clone(), nodes.observed(), config.clock, config.timing);
         nodes.lease_by(decided.grants());
-        let closing = CancellationToken::new();
+        let (metrics, closing) = (Metrics::new(), CancellationToken::new());
         let router = rest::router(rest::Config {
             store: store.clone(),
             nodes: nodes.clone(),
             view: decided.view(),
             planner: decided.levels(),
             clock: config.clock,
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             authority: authority.clone(),
             servers: config
                 .listen
@@ -316,7 +318,7 @@ impl Orchestrator {
             private,
         });
         let view = decided.view();
-        let handle = Handle { router, nodes, store, view, authority, closing: closing.clone() };
+        let handle = Handle { router, nodes, store, view, authority, metrics, closing: closing.clone() };
         Ok((Self { writer, control, publisher, closing: closing.drop_guard() }, handle))
     }
 

@@ -294,7 +294,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = vec![listener.local_addr().unwrap().to_string()];
         let stop = tokio_util::sync::CancellationToken::new();
-        let serving = tokio::spawn(tug_api::serve::tls(listener, axum::Router::new(), config, stop.clone()));
+        let serving =
+            tokio::spawn(tug_api::serve::tls(listener, axum::Router::new(), config, |_| {}, stop.clone()));
         let config = tls::client_config(first.pem(), None).unwrap();
         let server = TlsServer { addresses, name: tls::server_name(), config };
         server.dial(&[b"h2"]).await.unwrap();

@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tug_api::serve::HandshakeError;
 
 /// From half a millisecond to ten seconds.
 const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -31,6 +32,7 @@ pub struct Metrics {
     nodes: Family<NodeLabels, Gauge>,
     tasks: Family<PhaseLabels, Gauge>,
     panics: Counter,
+    handshakes: Family<ReasonLabels, Counter>,
     planner: Planner,
 }
 
@@ -95,6 +97,11 @@ struct KindLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabels {
     connected: &'static str,
 }
@@ -127,6 +134,7 @@ impl Metrics {
             nodes: Family::default(),
             tasks: Family::default(),
             panics: Counter::default(),
+            handshakes: Family::default(),
             planner: Planner::default(),
         };
         metrics.registry = Arc::new(metrics.register());
@@ -146,6 +154,8 @@ impl Metrics {
         registry.register("nodes", "Nodes, by whether they report", self.nodes.clone());
         registry.register("tasks", "Tasks, by the phase that they stand in", self.tasks.clone());
         registry.register("panics", "Requests that ended in a mistake of ours", self.panics.clone());
+        let handshakes = self.handshakes.clone();
+        registry.register("failed_handshakes", "Connections by TLS that came to nothing", handshakes);
         let Planner { passes, decisions, last_micros } = &self.planner;
         registry.register("planner_passes", "How often the planner looked", passes.clone());
         registry.register("planner_decisions", "Decisions that were committed", decisions.clone());
@@ -164,6 +174,17 @@ impl Metrics {
     /// A request ended in a panic.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// A connection by TLS came to nothing.
+    pub fn not_served(&self, error: &HandshakeError) {
+        let reason = match error {
+            HandshakeError::Certificate(_) => "certificate",
+            HandshakeError::Protocol(_) => "protocol",
+            HandshakeError::Lost(_) => "lost",
+            HandshakeError::Slow => "slow",
+        };
+        self.handshakes.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A change that a user asked for was committed, or not.
@@ -221,6 +242,7 @@ mod tests {
         metrics.answered("/v1/info", "GET", 200, Duration::from_millis(3));
         metrics.answered("/v1/info", "GET", 200, Duration::from_millis(3));
         metrics.committed("ok", Duration::from_millis(1));
+        metrics.not_served(&HandshakeError::Slow);
         let watch = metrics.open("watch");
         let levels = Levels {
             revision: 7,
@@ -235,6 +257,7 @@ mod tests {
             r#"tug_request_seconds_count{route="/v1/info",method="GET"} 2"#,
             r#"tug_commits_total{result="ok"} 1"#,
             r#"tug_streams{kind="watch"} 1"#,
+            r#"tug_failed_handshakes_total{reason="slow"} 1"#,
             r#"tug_nodes{connected="false"} 2"#,
             r#"tug_tasks{phase="healthy"} 3"#,
             "tug_revision 7",
@@ -260,6 +283,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.answered("/v1/info", "GET", 200, Duration::ZERO);
         metrics.committed("ok", Duration::ZERO);
+        metrics.not_served(&HandshakeError::Slow);
         let _open = metrics.open("watch");
         let text = metrics.text(&Levels { tasks: [("healthy", 1)].into(), ..Levels::default() });
         let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE tug_")?.split_once(' '));

@@ -64,7 +64,7 @@ async fn server(authority: &Authority, clients: ClientCertificates, stop: &Cance
     let config = server_config(&credentials, &authority.pem, clients).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(crate::serve::tls(listener, router, config, stop.clone()));
+    tokio::spawn(crate::serve::tls(listener, router, config, |_| {}, stop.clone()));
     address
 }
 
@@ -131,7 +131,7 @@ async fn server_as(authority: &Authority, name: &str, stop: &CancellationToken) 
     let config = server_config(&credentials, &authority.pem, ClientCertificates::Optional).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(crate::serve::tls(listener, Router::new(), config, stop.clone()));
+    tokio::spawn(crate::serve::tls(listener, Router::new(), config, |_| {}, stop.clone()));
     address
 }
 

@@ -1,5 +1,7 @@
 //! `tug events`: what happened, and what happens.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use tokio::time::sleep;
 use tug_api::client::{CallError, EventQuery, WatchQuery};
@@ -12,7 +14,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::names::{Kind, Target, resolve};
 use crate::render::{event, structured};
-use std::time::Duration;
+use crate::watch::may_pass;
 
 /// The wait before a lost connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -49,17 +51,19 @@ async fn follow(
     mut since: Revision,
     format: Format,
 ) -> Result<(), Failure> {
+    let mut has_begun = false;
     loop {
         let project = target.map(|target| target.project().clone());
         let query = WatchQuery { since: Some(since), project };
         let mut items = match context.client.watch(&query).await {
             Ok(items) => items,
-            Err(CallError::Transport(_)) => {
+            Err(error) if matches!(error, CallError::Transport(_)) || has_begun && may_pass(&error) => {
                 sleep(RETRY).await;
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
+        has_begun = true;
         while let Some(Ok(item)) = items.next().await {
             match item {
                 WatchItem::Event(event) if is_wanted(target, &event) => show(context, &event, format)?,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::sleep;
-use tug_api::client::CallError;
 use tug_api::user::{LogQuery, LogRecord};
 use tug_model::status::ProjectStatus;
 use tug_model::{Slot, TaskId, Timestamp};
@@ -16,6 +15,7 @@ use crate::failure::Failure;
 use crate::names::{self, Kind, Target};
 use crate::render::log::{LogLines, LogStyle};
 use crate::render::structured;
+use crate::watch::may_pass;
 
 /// The wait before a lost connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ pub(crate) async fn show(
                     context.screen.note("the connection to the server was lost, trying again");
                 }
             }
-            Err(CallError::Transport(_)) if query.follow && resume.has_begun() => {}
+            Err(error) if query.follow && resume.has_begun() && may_pass(&error) => {}
             Err(error) => return Err(error.into()),
         }
         resume.apply(&mut query, context.clock.now());

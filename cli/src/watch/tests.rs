@@ -213,9 +213,12 @@ async fn a_mutation_is_repeated_while_its_outcome_is_unknown() {
     let mut answers = vec![
         Err(CallError::Api(ApiError::new(Code::OutcomeUnknown, "?"))),
         Err(CallError::Transport(tug_api::transport::TransportError::lost("gone"))),
+        Err(CallError::Api(ApiError::new(Code::TooMany, "slower").retry_after(Duration::from_secs(1)))),
         Ok(5),
     ];
+    let begun = tokio::time::Instant::now();
     assert_eq!(repeat(async || answers.remove(0)).await.unwrap(), 5);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "it waits as it is told");
     let mut asked = 0;
     let refused: Result<(), _> = repeat(async || {
         asked += 1;
@@ -224,4 +227,9 @@ async fn a_mutation_is_repeated_while_its_outcome_is_unknown() {
     .await;
     assert!(refused.is_err());
     assert_eq!(asked, 1, "an answer is an answer");
+    let mut full: Vec<Result<(), _>> = vec![Err(CallError::Api(ApiError::new(Code::TooMany, "remove some")))];
+    assert!(
+        repeat(async || full.remove(0)).await.is_err(),
+        "and so is a limit that a person has to make room in"
+    );
 }

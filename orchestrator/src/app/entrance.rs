@@ -11,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
 use tug_api::error::chain;
+use tug_api::serve::HandshakeError;
 use tug_api::tls::{self, ClientCertificates, Credentials, TlsError};
 
 use super::Listen;
 use crate::authority::{Authority, AuthorityError};
+use crate::metrics::Metrics;
 
 /// A renewal that failed is tried again after so long, or sooner where certificates are short-lived.
 const RETRY: Duration = Duration::from_secs(60);
@@ -46,10 +48,10 @@ impl Entrance {
         Ok(Self { address: listener.local_addr()?, listener })
     }
 
-    /// Serves until `stop`.
+    /// Serves until `stop`, and counts who is not served.
     pub(super) async fn serve(
         self,
-        router: Router,
+        (router, metrics): (Router, Metrics),
         authority: Arc<Authority>,
         clock: Clock,
         stop: CancellationToken,
@@ -58,7 +60,8 @@ impl Entrance {
         let credentials = Credentials::new(&identity)?;
         let config: Arc<ServerConfig> =
             tls::server_config(&credentials, authority.pem(), ClientCertificates::Optional)?;
-        let served = tug_api::serve::tls(self.listener, router, config, stop);
+        let unserved = move |error: &HandshakeError| metrics.not_served(error);
+        let served = tug_api::serve::tls(self.listener, router, config, unserved, stop);
         Ok(tokio::select! {
             biased;
             served = served => served,

@@ -200,6 +200,15 @@ fn is_there(world: &World, node: &NodeId) -> bool {
     observed.and_then(|observed| observed.report.as_ref()).is_some_and(|report| report.engine == Engine::Up)
 }
 
+/// Whether the node of a task, which names what it runs, does not name this one, and never took an assignment that does.
+fn was_never_begun(world: &World, task: &Task, now: Timestamp) -> bool {
+    let Some(observed) = world.observed.nodes.get(&task.node) else { return false };
+    let (Some(report), Some(deaf)) = (&observed.report, &observed.deaf) else { return false };
+    let is_long = now.since(deaf.since.max(world.since)) >= world.timing.lost_after;
+    let is_named = report.tasks.iter().any(|named| named.id == task.id);
+    is_long && !is_named && report.following.generation < task.made_by()
+}
+
 /// A node that gets a task which reserves something, or may have only so many beside it, has room for it.
 fn over_capacity(
     after: &World,
@@ -316,13 +325,11 @@ impl Changed<'_> {
         if !self.service.is_stop_first() {
             return;
         }
-        // What its node cannot stop is not waited for; the new one is on another node.
-        let old: BTreeSet<Slot> = self
-            .before
-            .iter()
-            .filter(|old| self.after.tasks.contains_key(&old.id) && is_there(self.world, &old.node))
-            .map(|old| old.slot)
-            .collect();
+        // What its node cannot stop, or has not begun and is not reached, is not waited for; the new one is on another node.
+        let may_run =
+            |old: &Task| is_there(self.world, &old.node) && !was_never_begun(self.world, old, self.at);
+        let left = self.before.iter().filter(|old| self.after.tasks.contains_key(&old.id));
+        let old: BTreeSet<Slot> = left.filter(|old| may_run(old)).map(|old| old.slot).collect();
         for new in self.now.iter().filter(|task| !self.world.tasks.contains_key(&task.id)) {
             if old.contains(&new.slot) {
                 broken.push(format!("{} starts beside a task that it clashes with", new.id));

@@ -36,6 +36,8 @@ pub(super) struct Machine {
     pub(super) presence: Presence,
     /// Where it is dead: whether it has been away for so long that what must not run twice is replaced, too.
     pub(super) is_long_dead: bool,
+    /// It says what it runs, and has not taken its assignment for long.
+    pub(super) is_deaf: bool,
     /// Why its tasks are to be moved away while it is there.
     pub(super) emptied: Option<Emptied>,
     /// Until when it is given nothing that another one can take, because its connection comes and goes.
@@ -122,6 +124,7 @@ impl<'w> Fleet<'w> {
         let gone = Machine {
             presence,
             is_long_dead: true,
+            is_deaf: false,
             emptied: None,
             flaps_until: None,
             settles_until: None,
@@ -176,11 +179,16 @@ impl Machine {
         let long =
             absence.filter(|it| it.silent).map(|it| it.since.plus(it.after.max(world.timing.lost_after)));
         let is_long_dead = is_over && long.is_some_and(|at| now >= at);
-        let times = [absence.map(|it| it.since.plus(it.after)), long, deadline(world, node, now)];
+        let deaf_at = observed.and_then(|observed| deaf_at(world, observed));
+        // What it does not name may run all the same while its Engine does not answer.
+        let is_deaf = presence == Presence::Connected
+            && absence.is_none_or(|_| is_over)
+            && deaf_at.is_some_and(|at| now >= at);
+        let times = [absence.map(|it| it.since.plus(it.after)), long, deadline(world, node, now), deaf_at];
         let next = times.into_iter().flatten().filter(|at| *at > now).min();
         let back_at = observed.filter(|it| it.lost_at.is_some()).and_then(|it| it.back_at);
         let settles_until = back_at.map(|at| at.plus(SETTLING)).max(flaps_until).filter(|until| *until > now);
-        Self { presence, is_long_dead, emptied, flaps_until, settles_until, next }
+        Self { presence, is_long_dead, is_deaf, emptied, flaps_until, settles_until, next }
     }
 
     /// Whether nothing on it can be stopped: what is created elsewhere need not wait for it.
@@ -188,6 +196,12 @@ impl Machine {
         let is_dead = matches!(self.presence, Presence::Dead { .. });
         (is_dead && self.is_long_dead) || matches!(self.emptied, Some(Emptied::NoEngine { .. }))
     }
+}
+
+/// When a node has been told for long what to do, in vain; `None`: it takes its assignment, as far as is known.
+fn deaf_at(world: &World, observed: &NodeObserved) -> Option<Timestamp> {
+    let deaf = observed.deaf.as_ref()?;
+    Some(deaf.since.max(world.since).plus(world.timing.lost_after))
 }
 
 /// When what is left on a node that is drained is stopped. A time that lies ahead of us was written by a clock that was

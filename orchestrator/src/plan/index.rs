@@ -180,10 +180,9 @@ impl<'w> SlotTasks<'w> {
         self.leaving.push(seen);
     }
 
-    /// What is on its way out, may still run, and would clash with a successor. What nobody can stop is not waited for: its
-    /// successor will be on another node.
+    /// What is on its way out and would clash with a successor.
     pub(super) fn clashing(&self, service: &Wanted<'w>) -> Option<&Seen<'w>> {
-        self.leaving.iter().find(|old| service.stop_first && !old.node.is_out_of_reach())
+        self.leaving.iter().find(|old| old.clashes(service))
     }
 
     /// How many tasks of the slot are to run.
@@ -208,6 +207,18 @@ impl<'w> Seen<'w> {
     /// Whether the task is to run.
     pub(super) fn runs(&self) -> bool {
         self.task.desired == Desired::Run
+    }
+
+    /// Whether its node has been told of it for long, in vain: it says what it runs, and this is not among it.
+    pub(super) fn is_unheeded(&self) -> bool {
+        self.node.is_deaf && self.report.is_none()
+    }
+
+    /// Whether it may run, and would clash with a successor. Neither what nobody can stop is waited for, nor what was never
+    /// begun by a node that takes no orders: the successor will be on another node.
+    pub(super) fn clashes(&self, service: &Wanted<'_>) -> bool {
+        let was_begun = !self.is_unheeded() || self.follows >= self.task.made_by();
+        service.stop_first && !self.node.is_out_of_reach() && was_begun
     }
 
     /// Where it stands, if that is known.

@@ -16,7 +16,7 @@ use super::decision::{Obstacle, ObstacleKind};
 use super::depends;
 use super::drain::leave;
 use super::exclusive;
-use super::fleet::{self, Emptied, Presence};
+use super::fleet::{Emptied, Presence};
 use super::index::{Seen, SlotTasks};
 use super::pass::Pass;
 use super::wanted::Wanted;
@@ -32,10 +32,10 @@ pub(super) fn rescue<'w>(
     }
     let mut unmet: Option<Option<Arc<[String]>>> = None;
     for (number, slot) in slots.iter_mut() {
-        let times: Vec<_> =
-            slot.current.iter().chain(&slot.outdated).filter_map(|seen| seen.node.next).collect();
-        for at in times {
-            pass.wake_at(at);
+        for seen in slot.current.iter().chain(&slot.outdated).chain(slot.clashing(service)) {
+            if let Some(at) = seen.node.next {
+                pass.wake_at(at);
+            }
         }
         let given_up = |seen: &&Seen<'w>| reason(pass, service, seen).is_some();
         let gone: Vec<Seen<'w>> =
@@ -50,7 +50,7 @@ pub(super) fn rescue<'w>(
             _ if stays => None,
             Some(reasons) => Some(Err((ObstacleKind::Dependency, Arc::clone(reasons)))),
             None if let Some(held) = exclusive::held(pass, service) => Some(Err((held.kind, held.reasons))),
-            None if is_over(&last) && service.stop_first && !last.node.is_out_of_reach() => None,
+            None if is_over(&last) && last.clashes(service) => None,
             None if let Some(old) = slot.clashing(service) => {
                 let Obstacle { kind, reasons } = old.must_stop();
                 Some(Err((kind, reasons)))
@@ -118,19 +118,17 @@ fn reason(pass: &Pass<'_>, service: &Wanted<'_>, seen: &Seen<'_>) -> Option<Stri
         Presence::Connected | Presence::Lost | Presence::Awaited if is_over(seen) && !seen.has_ended() => {
             Some(format!("the deadline for draining node {node} has passed"))
         }
-        Presence::Connected => deaf(pass, seen),
+        Presence::Connected if seen.clashes(service) => None,
+        Presence::Connected => deaf(world, seen),
         Presence::Lost | Presence::Awaited => None,
     }
 }
 
-/// That the node has been told of the task for long, in vain: it says what it does, and this is not among it.
-fn deaf(pass: &Pass<'_>, seen: &Seen<'_>) -> Option<String> {
+/// That the node does not take the assignment which has the task.
+fn deaf(world: &World, seen: &Seen<'_>) -> Option<String> {
     let node = &seen.task.node;
-    let deaf = pass.world.observed.nodes.get(node)?.deaf.as_ref().filter(|_| seen.report.is_none())?;
-    let since =
-        deaf.since.max(fleet::began(pass.world, seen.task.created_at, pass.now)).max(pass.world.since);
-    (pass.now >= since.plus(pass.world.timing.lost_after))
-        .then(|| format!("node {node} does not take its assignment ({})", deaf.reason))
+    let deaf = world.observed.nodes.get(node)?.deaf.as_ref().filter(|_| seen.is_unheeded())?;
+    Some(format!("node {node} does not take its assignment ({})", deaf.reason))
 }
 
 /// Whether a task that runs to its end has come to it, or nobody knows: it is not run a second time.

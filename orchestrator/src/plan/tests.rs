@@ -2,6 +2,7 @@
 
 mod assignments;
 mod depending;
+mod disobeying;
 mod draining;
 pub(crate) mod draw;
 mod emptying;

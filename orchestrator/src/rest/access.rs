@@ -369,6 +369,39 @@ async fn a_stream_ends_with_the_token_that_opened_it() {
     bench.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_asks_too_fast_with_a_token_is_told_to_wait_and_others_are_answered() {
+    let (bench, _disk) = Bench::in_memory().await;
+    let viewer = json!({ "kind": "access", "role": "viewer" });
+    let fast = Somebody::user("fast", bench.token(viewer.clone()).await, AccessRole::Viewer, true);
+    let other = Somebody::user("other", bench.token(viewer).await, AccessRole::Viewer, true);
+    let whoami = async |who| bench.ask_as(who, request("GET", "/v1/whoami", &json!({}))).await;
+    for _ in 0..50 {
+        whoami(&fast).await.value();
+        let refused = bench.ask_as(&fast, request("GET", "/v1/tokens", &json!({}))).await;
+        assert_eq!(refused.error().error.code, Code::Forbidden, "what it may not is counted, too");
+    }
+    let refused = whoami(&fast).await;
+    assert_eq!(
+        (refused.status, &refused.headers["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
+    );
+    let said = refused.error().error;
+    assert_eq!(
+        (said.code, said.retry_after, said.hint.is_some()),
+        (Code::TooMany, Some(1), true),
+        "{said:?}"
+    );
+    whoami(&other).await.value();
+    for _ in 0..200 {
+        bench.get("/v1/info").await.value();
+    }
+    assert_eq!(whoami(&fast).await.status, StatusCode::TOO_MANY_REQUESTS, "being refused does not help");
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    whoami(&fast).await.value();
+    bench.end().await;
+}
+
 fn csr() -> (String, rcgen::KeyPair) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     (csr_of(&key), key)

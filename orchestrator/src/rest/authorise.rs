@@ -129,6 +129,9 @@ fn allow(need: Need, project: Option<&str>, context: &Context, request: &Request
             None => Who::Nobody,
         },
     };
+    if let Who::Token { token, .. } = &who {
+        context.gate.ask(&token.id)?;
+    }
     who.meets(need, project)?;
     Ok(who)
 }

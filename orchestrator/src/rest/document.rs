@@ -9,7 +9,8 @@ use super::{exec, fleet, join, link, logs, look, machines, own, projects, tokens
     info(
         title = "Tug",
         description = "What users and agents ask the orchestrator. Every error has the shape of `ErrorBody`; every \
-                       answer has the header `x-request-id`. Streams are JSON lines (`application/x-ndjson`).",
+                       answer has the header `x-request-id`. Streams are JSON lines (`application/x-ndjson`). Who asks too \
+                       much at once with a token is answered 429, with the header `retry-after`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(

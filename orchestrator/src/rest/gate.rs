@@ -1,8 +1,10 @@
-//! How often strangers may try something that asks for a secret.
+//! How often somebody may ask: strangers for something that takes a secret, and the holder of a token for anything.
 //!
-//! Each address has its own limit, and all together have one. A try that its own address's limit refuses costs the
-//! others nothing, so one address cannot shut out the rest. What is remembered is bounded by the limit for all.
+//! Each address of strangers has its own limit, and all together have one. A try that its own address's limit refuses costs
+//! the others nothing, so one address cannot shut out the rest. What is remembered is bounded by the limit for all. Each
+//! token has a limit of its own, so what runs wild with one of them leaves the control plane to the others.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -12,24 +14,38 @@ use tokio::time::Instant;
 use tug_api::serve::network;
 use tug_api::{ApiError, Code};
 
-/// In this time …
-const PERIOD: Duration = Duration::from_secs(60);
-/// … so many tries may come from one address …
-const EACH: u32 = 10;
+/// So many tries may come from one address …
+const EACH: Pace = Pace { most: 10, within: Duration::from_secs(60) };
 /// … and so many from all.
-const ALL: u32 = 100;
+const ALL: Pace = Pace { most: 100, within: Duration::from_secs(60) };
+/// So many requests may come with one token.
+const TOKEN: Pace = Pace { most: 100, within: Duration::from_secs(2) };
 
-/// Counts tries.
+/// Counts tries, and requests.
 #[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<Tries>);
+pub(super) struct Gate {
+    tries: Mutex<Tries>,
+    requests: Mutex<Buckets<String>>,
+}
 
 #[derive(Debug, Default)]
 struct Tries {
     all: Bucket,
-    each: BTreeMap<IpAddr, Bucket>,
+    each: Buckets<IpAddr>,
 }
 
-/// A bucket that empties evenly, over [`PERIOD`] when it is full; `None`: it is empty.
+/// So many at once, and as many again when this time has passed, or some of them when a part of it has.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    most: u32,
+    within: Duration,
+}
+
+/// Buckets by whose they are; those that are empty are forgotten.
+#[derive(Debug)]
+struct Buckets<K>(BTreeMap<K, Bucket>);
+
+/// A bucket that empties evenly; `None`: it is empty.
 #[derive(Debug, Default, Clone, Copy)]
 struct Bucket(Option<Instant>);
 
@@ -42,32 +58,77 @@ impl Gate {
         let Some(address) = address else { return Ok(()) };
         self.admit(address, Instant::now()).map_err(|wait| {
             let message = "too many tries from this address, or from all together";
+            let (each, all) = (EACH.most, ALL.most);
             ApiError::new(Code::TooMany, message)
-                .hint(format!("{EACH} a minute are answered to each address, {ALL} to all"))
+                .hint(format!("{each} a minute are answered to each address, {all} to all"))
                 .retry_after(wait)
         })
     }
 
     /// The same at `now`; otherwise says after what time it may be made.
     fn admit(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut tries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
         let address = network(address);
-        tries.each.retain(|_, bucket| bucket.0.is_some_and(|empty| empty > now));
-        let own = tries.each.get(&address).copied().unwrap_or_default();
-        let (own, all) = (own.with_one_more(EACH, now)?, tries.all.with_one_more(ALL, now)?);
-        tries.each.insert(address, own);
-        tries.all = all;
+        let own = tries.each.with_one_more(&address, EACH, now)?;
+        tries.all = tries.all.with_one_more(ALL, now)?;
+        tries.each.0.insert(address, own);
         Ok(())
+    }
+
+    /// Counts a request that came with the token of this id, or refuses it.
+    pub(super) fn ask(&self, token: &str) -> Result<(), ApiError> {
+        self.listen(token, Instant::now()).map_err(|wait| {
+            let a_second = u64::from(TOKEN.most) / TOKEN.within.as_secs();
+            let message = "too many requests came with this token";
+            ApiError::new(Code::TooMany, message)
+                .hint(format!(
+                    "wait a second: {a_second} a second are answered to each token, {} at once",
+                    TOKEN.most
+                ))
+                .retry_after(wait)
+        })
+    }
+
+    /// The same at `now`; otherwise says after what time it may come.
+    fn listen(&self, token: &str, now: Instant) -> Result<(), Duration> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = requests.with_one_more(token, TOKEN, now)?;
+        requests.0.insert(token.to_owned(), own);
+        Ok(())
+    }
+}
+
+// === impl Buckets ===
+
+impl<K: Ord> Buckets<K> {
+    /// The bucket of `whose` after one more; or how long that would be too many.
+    fn with_one_more<Q: Ord + ?Sized>(
+        &mut self,
+        whose: &Q,
+        pace: Pace,
+        now: Instant,
+    ) -> Result<Bucket, Duration>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.retain(|_, bucket| bucket.0.is_some_and(|empty| empty > now));
+        self.0.get(whose).copied().unwrap_or_default().with_one_more(pace, now)
+    }
+}
+
+impl<K> Default for Buckets<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
 }
 
 // === impl Bucket ===
 
 impl Bucket {
-    /// The bucket after one more try, of which `most` fill it; or how long that would be too many.
-    fn with_one_more(self, most: u32, now: Instant) -> Result<Self, Duration> {
-        let empty = self.0.unwrap_or(now).max(now) + PERIOD / most;
-        match empty.saturating_duration_since(now).checked_sub(PERIOD) {
+    /// The bucket after one more, of which `most` fill it; or how long that would be too many.
+    fn with_one_more(self, Pace { most, within }: Pace, now: Instant) -> Result<Self, Duration> {
+        let empty = self.0.unwrap_or(now).max(now) + within / most;
+        match empty.saturating_duration_since(now).checked_sub(within) {
             None | Some(Duration::ZERO) => Ok(Self(Some(empty))),
             Some(too_early) => Err(too_early),
         }
@@ -91,7 +152,7 @@ mod tests {
         assert_eq!(gate.admit(v4(2), now), Ok(()));
         assert_eq!(gate.admit(v4(1), now + Duration::from_secs(6)), Ok(()));
         assert!(gate.admit(v4(1), now + Duration::from_secs(6)).is_err());
-        assert!((0..10).all(|_| gate.admit(v4(1), now + 3 * PERIOD).is_ok()));
+        assert!((0..10).all(|_| gate.admit(v4(1), now + 3 * EACH.within).is_ok()));
     }
 
     #[test]
@@ -100,9 +161,9 @@ mod tests {
         let admitted = (0..250).filter(|last| gate.admit(v4(*last), now).is_ok()).count();
         assert_eq!(admitted, 100);
         assert_eq!(gate.admit(v4(251), now), Err(Duration::from_millis(600)));
-        assert_eq!(gate.0.lock().unwrap().each.len(), 100);
-        gate.admit(v4(251), now + PERIOD).unwrap();
-        assert_eq!(gate.0.lock().unwrap().each.len(), 1, "the others are forgotten");
+        assert_eq!(gate.tries.lock().unwrap().each.0.len(), 100);
+        gate.admit(v4(251), now + ALL.within).unwrap();
+        assert_eq!(gate.tries.lock().unwrap().each.0.len(), 1, "the others are forgotten");
     }
 
     #[test]
@@ -115,5 +176,17 @@ mod tests {
         }
         let mapped: IpAddr = "::ffff:192.0.2.9".parse().unwrap();
         assert!(gate.admit(mapped, now).is_err());
+    }
+
+    #[test]
+    fn a_token_has_its_pace_and_leaves_the_others_theirs() {
+        let (gate, now) = (Gate::default(), Instant::now());
+        let admitted = |token, now| (0..1000).filter(|_| gate.listen(token, now).is_ok()).count();
+        assert_eq!(admitted("a", now), 100);
+        assert_eq!(gate.listen("a", now), Err(Duration::from_millis(20)));
+        assert_eq!(gate.ask("b").unwrap(), ());
+        assert_eq!(admitted("a", now + Duration::from_secs(1)), 50);
+        assert_eq!(admitted("a", now + Duration::from_secs(60)), 100, "what was not used does not add up");
+        assert_eq!(gate.requests.lock().unwrap().0.len(), 1, "who rests is forgotten");
     }
 }

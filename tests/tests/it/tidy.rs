@@ -165,7 +165,7 @@ fn libraries_stay_in_their_rooms() {
             "rustls",
             vec![
                 "api/src/tls",
-                "api/src/serve.rs",
+                "api/src/serve",
                 "api/src/transport.rs",
                 "orchestrator/src/app/entrance.rs",
                 "agent/src/peer",

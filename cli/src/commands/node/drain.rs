@@ -21,7 +21,7 @@ use crate::render::Screen;
 use crate::render::leaving;
 use crate::render::style::{self, paint};
 use crate::time::age;
-use crate::watch::repeat;
+use crate::watch::{may_pass, repeat};
 
 /// The node is looked at so often.
 const LOOK: Duration = Duration::from_millis(500);
@@ -115,14 +115,6 @@ fn out_of_time(id: &NodeId, arguments: &DrainArguments) -> Failure {
         (None, None) => "--timeout waits longer, and --deadline stops what is left".to_owned(),
     };
     Failure::new(format!("{id} is not empty after {within}")).hint(format!("it goes on; {longer}"))
-}
-
-fn may_pass(error: &CallError) -> bool {
-    match error {
-        CallError::Transport(_) => true,
-        CallError::Api(said) => matches!(said.code, Code::Unavailable | Code::TooMany | Code::Timeout),
-        CallError::Request(_) | CallError::Encode(_) | CallError::Decode(_) => false,
-    }
 }
 
 async fn look(context: &Context, id: &NodeId) -> Result<NodeStatus, CallError> {

@@ -1,8 +1,10 @@
 //! Other machines, over TLS: they join, link and are removed; and what proves who they are is told to nobody.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tracing::Level;
 use tracing_subscriber::filter::filter_fn;
@@ -46,11 +48,12 @@ impl Cluster {
         let (orchestrator, handle) = Orchestrator::open(config).await.unwrap();
         let stop = CancellationToken::new();
         let (deciding, serving) = (stop.clone(), stop.clone());
-        let (router, authority) = (handle.router.clone(), Arc::clone(handle.authority.as_ref().unwrap()));
+        let api = (handle.router.clone(), handle.metrics.clone());
+        let authority = Arc::clone(handle.authority.as_ref().unwrap());
         let running = vec![
             tokio::spawn(async move { orchestrator.run(deciding).await.unwrap() }),
             tokio::spawn(async move {
-                entrance.serve(router, authority, Clock::system(), serving).await.unwrap().unwrap();
+                entrance.serve(api, authority, Clock::system(), serving).await.unwrap().unwrap();
             }),
         ];
         let local = Client::new(Channel::service(handle.router.clone()));
@@ -235,6 +238,55 @@ async fn of_a_disk_and_its_copy_one_is_let_in_and_the_other_one_is_told_of() {
     until(false).await;
     let (status, _) = machine.link_saying("&boot=b", &identity, &agent).await;
     assert_eq!(status, "101", "a machine that was started anew");
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn connections_that_come_to_nothing_are_counted() {
+    let cluster = Cluster::start(Millis::from_secs(60)).await;
+    let address = cluster.servers[0].as_str();
+    drop(TcpStream::connect(address).await.unwrap());
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: tug\r\n\r\n").await.unwrap();
+    plain.shutdown().await.unwrap();
+    let now = Clock::system().now();
+    let (ours, theirs) = (
+        cluster.handle.authority.as_ref().unwrap(),
+        Authority::for_test("other", Millis::from_secs(60), now),
+    );
+    let machine = Machine::new(&cluster);
+    let foreign = Identity {
+        certificate_pem: theirs.node(&NodeId::parse("attic").unwrap(), &machine.csr(), now).unwrap().chain,
+        key_pem: KeyPem::new(machine.key.serialize_pem()),
+        authority_pem: ours.pem().to_owned(),
+    };
+    let shown = Credentials::new(&foreign).unwrap();
+    for (trusted, shown) in [(ours.pem(), Some(&shown)), (theirs.pem(), None), (ours.pem(), None)] {
+        let config = tls::client_config(trusted, shown).unwrap();
+        let server = TlsServer { addresses: cluster.servers.clone(), name: tls::server_name(), config };
+        let asked = Client::new(Channel::tls(server)).whoami().await;
+        assert!(asked.is_err(), "nobody who is known asks: {asked:?}");
+    }
+    let channel = Channel::service(cluster.handle.router.clone());
+    let counted = async {
+        loop {
+            let asked = Request::get("/metrics").body(Body::empty()).unwrap();
+            let body = tug_api::client::call(&channel, asked).await.unwrap().into_body();
+            let text = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            let failed = |line: &&str| line.starts_with("tug_failed_handshakes_total");
+            let lines: BTreeSet<String> = text.lines().filter(failed).map(str::to_owned).collect();
+            let expected = [("certificate", 1), ("lost", 1), ("protocol", 2)];
+            let expected = expected.map(|(reason, count)| {
+                format!(r#"tug_failed_handshakes_total{{reason="{reason}"}} {count}"#)
+            });
+            if lines == expected.into() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("they are not counted");
     cluster.end().await;
 }
 

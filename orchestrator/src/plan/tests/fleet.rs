@@ -11,7 +11,7 @@ use tug_model::spec::service::RestartOn;
 use tug_model::task::Desired;
 
 use super::draw::{NOW, info, phase, tasks_on};
-use crate::plan::{NodeObserved, Observed, Plan, World, assignment, plan};
+use crate::plan::{Deaf, NodeObserved, Observed, Plan, World, assignment, plan};
 
 /// A world, the machines below it, and the time.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub(super) struct Fleet {
 #[derive(Debug, Clone, Default)]
 struct Machine {
     cut: bool,
+    deaf: Option<Deaf>,
     follows: Revision,
     containers: BTreeMap<TaskId, Container>,
 }
@@ -57,7 +58,7 @@ impl Fleet {
     pub(super) fn follow(&mut self, node: &NodeId) {
         let wanted = assignment(&self.world, "c", 1, node, tasks_on(&self.world, node));
         let machine = self.machines.get_mut(node).unwrap();
-        if machine.cut {
+        if machine.cut || machine.deaf.is_some() {
             return;
         }
         machine.follows = wanted.generation;
@@ -126,7 +127,7 @@ impl Fleet {
                 back_at: None,
                 acked,
                 is_level: false,
-                deaf: None,
+                deaf: machine.deaf.clone(),
             };
             observed.nodes.insert(node.clone(), Arc::new(seen));
             observed.leased.insert(node.clone(), self.now);
@@ -137,6 +138,13 @@ impl Fleet {
     /// The node is cut off, or comes back.
     pub(super) fn cut(&mut self, node: &NodeId, cut: bool) {
         self.machines.get_mut(node).unwrap().cut = cut;
+    }
+
+    /// The node's agent takes no assignment any more, though it reports; or it does again.
+    pub(super) fn deafen(&mut self, node: &NodeId, deaf: bool) {
+        let machine = self.machines.get_mut(node).unwrap();
+        let since = machine.deaf.as_ref().map_or(self.now, |deaf| deaf.since);
+        machine.deaf = deaf.then(|| Deaf { since, reason: "timed out".into() });
     }
 
     /// Somebody changes what is known of a node.
@@ -194,6 +202,7 @@ impl Fleet {
     pub(super) fn heal(&mut self, most: usize) -> usize {
         for node in self.nodes() {
             self.cut(&node, false);
+            self.deafen(&node, false);
             self.change(&node, |node| node.availability = Availability::Active);
         }
         for round in 0..most {

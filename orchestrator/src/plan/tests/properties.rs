@@ -30,6 +30,8 @@ enum Action {
     Happens(usize, usize, &'static str, u32),
     /// A node is cut off, or comes back.
     Cut(usize, bool),
+    /// A node reports and takes no assignment, or takes them again.
+    Deafen(usize, bool),
     /// The orchestrator starts anew.
     Restart,
     /// A user wants a node empty, perhaps by some time.
@@ -100,6 +102,7 @@ fn act(fleet: &mut Fleet, action: &Action) {
             fleet.happens(&node(*index), *which, word, *connections);
         }
         Action::Cut(index, cut) => fleet.cut(&node(*index), *cut),
+        Action::Deafen(index, deaf) => fleet.deafen(&node(*index), *deaf),
         Action::Restart => fleet.restart(),
         Action::Drain(index, deadline) => {
             let drain = Availability::Drain { at: fleet.now, deadline: deadline.map(Millis) };
@@ -155,6 +158,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (0..3_usize).prop_map(Action::Report),
         8 => (0..3_usize, 0..9_usize, word, 0..3_u32).prop_map(|(n, c, word, k)| Action::Happens(n, c, word, k)),
         1 => (0..3_usize, any::<bool>()).prop_map(|(n, cut)| Action::Cut(n, cut)),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(n, deaf)| Action::Deafen(n, deaf)),
         1 => Just(Action::Restart),
         1 => (0..3_usize, proptest::option::of(0..20_000_u64)).prop_map(|(n, after)| Action::Drain(n, after)),
         1 => (0..3_usize).prop_map(Action::Activate),

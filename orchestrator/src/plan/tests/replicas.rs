@@ -249,3 +249,21 @@ fn a_task_on_a_node_that_is_forgotten_is_no_loss_to_wait_for() {
         ",
     );
 }
+
+#[test]
+fn what_would_clash_is_looked_at_again_when_a_node_that_is_to_stop_it_counts_as_dead() {
+    let drawing = "
+        since 5000
+        node n1 lost=95000
+        node n2
+        service shop/dns host=53:53
+        task shop.dns.1.6 n1 v1 unseen stop=9";
+    check(
+        drawing,
+        "
+        - shop.dns.1: waiting for shop.dns.1.6 to stop
+        look again at 102000
+        ",
+    );
+    check(&drawing.replace("95000", "90000"), "create shop.dns.1 on n2: 0 of 1 running");
+}

@@ -80,6 +80,16 @@ fn no_more_than_one_too_many() {
     check(TWO, |w| vec![create(w, "web", 3, "n1")], "runs in a slot that is not wanted");
     let database = "node n1\nservice shop/db v2 volume\ntask shop.db.1.5 n1 v1 stopping stop=9";
     check(database, |w| vec![create(w, "db", 1, "n1")], "starts beside a task that it clashes with");
+    let disobedient = "
+        since 5000
+        node n1 deaf=80000 follows=6
+        node n2
+        service shop/db volume
+        task shop.db.1.6 n1 v1 unseen";
+    let replace = |w: &World| vec![stop("shop.db.1.6"), create(w, "db", 1, "n2")];
+    check(disobedient, replace, "starts beside a task that it clashes with");
+    let named = disobedient.replace("follows=6", "follows=5").replace("unseen", "pending");
+    check(&named, replace, "starts beside a task that it clashes with");
 }
 
 #[test]
