@@ -3,8 +3,9 @@
 //! **Expected flow.** The store has a new revision, an agent says something new, or the time has come that the last plan
 //! named: the whole world is read and planned anew. A wake-up carries no data, and several of them make one pass.
 //!
-//! **Guarantees.** A plan is committed only if the store is still at the revision that it was made for; otherwise it is
-//! thrown away and made again. A pass that decides nothing writes nothing.
+//! **Guarantees.** Decisions are committed only if the projects and the nodes that they are about are still what they were
+//! when they were made; otherwise the rest of the plan is thrown away and made again. A pass that decides nothing writes
+//! nothing.
 //!
 //! When it notices that it stood still, it counts every silence anew: nobody could be heard meanwhile.
 //!
@@ -20,7 +21,6 @@ mod pulse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -28,28 +28,29 @@ use tug_api::Clock;
 use tug_api::error::chain;
 use tug_model::Timestamp;
 
+use self::execute::{Batch, Overtaken};
 use self::observe::Observer;
 use self::pulse::Pulse;
 use crate::metrics::PlannerLevels;
 use crate::plan::{self, Grants, Observed, Plan, Timing, View, World};
-use crate::store::{CommitError, Expect, State, Store};
+use crate::store::{CommitError, State, Store};
 use crate::world::world;
 
-/// So many decisions are one commit.
-const MOST_DECISIONS: usize = 4_000;
+/// So many decisions are one commit: others' come between, and wait for no longer than for one of these.
+const MOST_DECISIONS: usize = 1_000;
 /// So many commits are made of one plan; the rest follows in the next pass, which comes at once.
-const MOST_COMMITS: usize = 32;
+const MOST_COMMITS: usize = 128;
 /// What was observed is recorded at most so often.
 const RECORD_EVERY: Duration = Duration::from_millis(200);
 /// The wait after a commit that failed; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// After a pass the loop rests for so many times as long as the pass took: it takes a quarter of a processor, and what
-/// comes meanwhile makes one pass. A small cluster's pass is a millisecond; a thousand nodes' would otherwise follow one
-/// upon the other while they are told what the last one decided.
-const REST: u32 = 3;
+/// After a pass the loop rests for so many times as long as the planning took: it takes half of a processor, and what comes
+/// meanwhile makes one pass. A small cluster is planned in a millisecond; a thousand nodes' passes would otherwise
+/// follow one upon the other while they are told what the last one decided.
+const REST: u32 = 1;
 /// It rests no longer than this: somebody waits for what comes next.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// The control loop.
 #[derive(Debug)]
@@ -88,6 +89,17 @@ enum Next {
     Wait(Option<Instant>),
     /// The store is closed.
     End,
+}
+
+/// Why not all of a plan was carried out.
+#[derive(Debug, thiserror::Error)]
+enum Undone {
+    /// What it is about is another one meanwhile.
+    #[error("a project or a node changed meanwhile")]
+    Overtaken,
+    /// The store took no commit.
+    #[error(transparent)]
+    Refused(#[from] CommitError),
 }
 
 // === impl Handle ===
@@ -148,23 +160,21 @@ impl Control {
     pub async fn run(mut self, stop: CancellationToken) {
         (self.since, self.pulse) = (self.clock.now(), Pulse::new());
         loop {
-            let begun = Instant::now();
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 next = self.pass() => next,
             };
             let Next::Wait(at) = next else { break };
-            let rest = (begun.elapsed() * REST).min(LONGEST_REST);
+            let rest = Duration::from_micros(self.levels.borrow().last_micros) * REST;
+            let woken = async {
+                sleep(rest.min(LONGEST_REST)).await;
+                self.wake_up(at).await;
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = sleep(rest) => {}
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = self.wake_up(at) => {}
+                () = woken => {}
             }
         }
     }
@@ -222,8 +232,10 @@ impl Control {
                 self.complaint = None;
                 Next::Wait(self.next_look(&plan, now))
             }
-            Err(CommitError::Closed) => Next::End,
-            Err(error) => Next::Wait(Some(self.after(error))),
+            Err(Undone::Refused(CommitError::Closed)) => Next::End,
+            // What has changed has woken the loop.
+            Err(Undone::Overtaken) => Next::Wait(Some(Instant::now() + FIRST_WAIT)),
+            Err(Undone::Refused(error)) => Next::Wait(Some(self.after(error))),
         }
     }
 
@@ -241,51 +253,44 @@ impl Control {
 
     /// Commits what was decided, and what was observed along with it or when it is due.
     ///
-    /// A large plan is several commits, one after the other, each only if nobody else's came between.
-    async fn carry_out(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), CommitError> {
+    /// A large plan is several commits, one after the other, so that others' come between; the first that fails is the last.
+    async fn carry_out(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), Undone> {
         if plan.decisions.is_empty() {
-            return self.record(now).await;
+            return Ok(self.record(now).await?);
         }
-        let mut revision = world.revision;
         let mut events = self.observer.pending();
-        let mut commits = Vec::new();
+        let mut made = 0;
         for decisions in plan.decisions.chunks(self.most_decisions).take(MOST_COMMITS) {
             for decision in decisions {
                 tracing::debug!(%decision, "decided");
             }
             let events = std::mem::take(&mut events);
-            let batch = execute::Batch::new(world.clone(), decisions.to_vec(), events, now);
-            let changes = move |revision, _: &State| batch.changes(revision);
-            commits.push(self.store.commit(Expect::Revision(revision), now, changes));
-            revision = revision.next();
-        }
-        // They are asked for in this order, and the store keeps it.
-        let committed = join_all(commits).await;
-        let counts = plan.decisions.chunks(self.most_decisions).map(<[_]>::len);
-        let made: usize =
-            committed.iter().zip(counts).filter(|(it, _)| it.is_ok()).map(|(_, count)| count).sum();
-        if committed.first().is_some_and(Result::is_ok) {
+            match self.commit(Batch::new(world.clone(), decisions.to_vec(), events, now)).await {
+                Ok(()) => made += decisions.len(),
+                Err(Undone::Refused(CommitError::Full)) if made == 0 => {
+                    return self.make_room(world, plan, now).await;
+                }
+                Err(undone) => return Err(undone),
+            }
             self.recorded();
         }
-        self.levels.send_modify(|levels| levels.decisions += made as u64);
-        match committed.into_iter().find_map(Result::err) {
-            None => {
-                self.most_decisions = MOST_DECISIONS;
-                Ok(())
-            }
-            Some(CommitError::Full) if made == 0 => self.make_room(world, plan, now).await,
-            Some(error) => Err(error),
-        }
+        self.most_decisions = MOST_DECISIONS;
+        Ok(())
     }
 
     /// Commits those decisions that a full disk takes.
-    async fn make_room(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), CommitError> {
+    async fn make_room(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), Undone> {
         let decisions = plan.decisions.iter().take(self.most_decisions).cloned().collect();
-        let batch = execute::Batch::new(world, decisions, Vec::new(), now);
-        let expect = Expect::Revision(batch.revision());
-        let Some(shrinking) = batch.shrinking() else { return Err(CommitError::Full) };
-        let count = shrinking.len();
-        self.store.commit(expect, now, move |revision, _| shrinking.changes(revision)).await?;
+        match Batch::new(world, decisions, Vec::new(), now).shrinking() {
+            Some(shrinking) => self.commit(shrinking).await,
+            None => Err(CommitError::Full.into()),
+        }
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), Undone> {
+        let (count, now) = (batch.len(), batch.now());
+        let changes = move |revision, state: &State| batch.changes(revision, state);
+        self.store.try_commit(now, changes).await?.map_err(|Overtaken| Undone::Overtaken)?;
         self.levels.send_modify(|levels| levels.decisions += count as u64);
         Ok(())
     }
@@ -296,7 +301,7 @@ impl Control {
             return Ok(());
         }
         let events = self.observer.pending();
-        let committed = self.store.commit(Expect::Any, now, move |_, _| execute::records(events)).await;
+        let committed = self.store.commit(now, move |_, _| execute::records(events)).await;
         match committed {
             // Events are worth no room that is not there.
             Ok(_) | Err(CommitError::Full) => {
@@ -329,8 +334,6 @@ impl Control {
     /// When to try again after a commit that failed, if nothing wakes the loop before.
     fn after(&mut self, error: CommitError) -> Instant {
         match &error {
-            // Somebody was faster: their commit wakes the loop.
-            CommitError::Conflict { .. } => return Instant::now() + FIRST_WAIT,
             CommitError::TooLarge { .. } if self.most_decisions > 1 => {
                 self.most_decisions /= 2;
                 return Instant::now();

@@ -1,9 +1,9 @@
 //! The store: everything that must survive, and the only place where it changes.
 //!
 //! One writer takes the commits that wait, up to 64 at once, and makes them one group: one append to a checksummed
-//! journal and one `fdatasync`, then sled (the materialised state, which can be rebuilt), then memory, then the
-//! answers. Reads are of memory and never touch the disk. sled alone is no promise: its `flush` survives no power
-//! cut, so what is answered is what is in the journal.
+//! journal and one `fdatasync`, then memory, then the answers, and then sled (the materialised state, which can be
+//! rebuilt), for which nobody waits. Reads are of memory and never touch the disk. sled alone is no promise: its `flush`
+//! survives no power cut, so what is answered is what is in the journal.
 //!
 //! | file | what | if it is lost |
 //! |---|---|---|
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tug_model::{ProjectName, Revision, Timestamp};
+use tug_model::{Revision, Timestamp};
 
 pub use self::change::{Change, Committed, Remembered};
 pub use self::disk::MemoryDisk;
@@ -93,22 +93,6 @@ pub enum Sync {
     Full,
     /// For nothing: only for simulations that cut no power.
     None,
-}
-
-/// What must be true for a commit to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    /// Nothing.
-    Any,
-    /// The whole store is as it was at this commit.
-    Revision(Revision),
-    /// One project is as it was.
-    Project {
-        /// Which.
-        name: ProjectName,
-        /// The commit that accepted it; `None`: there is no such project.
-        revision: Option<Revision>,
-    },
 }
 
 /// How well the store is.
@@ -207,19 +191,17 @@ impl Store {
     /// `build` runs in the writer, after every earlier commit: it must be quick, and pure.
     pub async fn commit(
         &self,
-        expect: Expect,
         now: Timestamp,
         build: impl FnOnce(Revision, &State) -> Vec<Change> + Send + 'static,
     ) -> Result<Revision, CommitError> {
         let build: Build = Box::new(move |revision, state| Some(build(revision, state)));
-        let revision = self.send(expect, now, build).await?;
+        let revision = self.send(now, build).await?;
         Ok(revision.expect("this build always makes changes, and never refuses"))
     }
 
     /// As [`Store::commit`], for a `build` that may refuse: then nothing is committed, and its error is the answer.
     pub async fn try_commit<E: Send + 'static>(
         &self,
-        expect: Expect,
         now: Timestamp,
         build: impl FnOnce(Revision, &State) -> Result<Vec<Change>, E> + Send + 'static,
     ) -> Result<Result<Revision, E>, CommitError> {
@@ -232,7 +214,7 @@ impl Store {
                 None
             }
         });
-        match self.send(expect, now, build).await? {
+        match self.send(now, build).await? {
             Some(revision) => Ok(Ok(revision)),
             None => refusal.try_recv().map(Err).map_err(|_| CommitError::Closed),
         }
@@ -243,14 +225,9 @@ impl Store {
         self.history.since(revision)
     }
 
-    async fn send(
-        &self,
-        expect: Expect,
-        now: Timestamp,
-        build: Build,
-    ) -> Result<Option<Revision>, CommitError> {
+    async fn send(&self, now: Timestamp, build: Build) -> Result<Option<Revision>, CommitError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { expect, now, build, answer };
+        let request = Request { now, build, answer };
         self.requests.send(request).await.map_err(|_| CommitError::Closed)?;
         answered.await.map_err(|_| CommitError::Closed)?
     }

@@ -11,7 +11,7 @@ use tug_model::{Revision, Timestamp};
 
 use super::observe::{About, event};
 use crate::plan::{self, Decision, World};
-use crate::store::Change;
+use crate::store::{Change, State};
 
 /// So many decisions of a commit are recorded for each service; of the rest only the number is.
 const MOST_RECORDS: usize = 20;
@@ -24,6 +24,10 @@ pub(super) struct Batch {
     events: Vec<Arc<Event>>,
     now: Timestamp,
 }
+
+/// A project or a node that decisions are about is not any more what it was when they were made.
+#[derive(Debug)]
+pub(super) struct Overtaken;
 
 /// What happened, as changes.
 pub(super) fn records(events: Vec<Arc<Event>>) -> Vec<Change> {
@@ -42,17 +46,44 @@ impl Batch {
         Self { world, decisions, events, now }
     }
 
-    /// The commit that the decisions were made for.
-    pub(super) fn revision(&self) -> Revision {
-        self.world.revision
-    }
-
     pub(super) fn len(&self) -> usize {
         self.decisions.len()
     }
 
-    /// The changes of commit `revision`.
-    pub(super) fn changes(self, revision: Revision) -> Vec<Change> {
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The changes of commit `revision`, as long as all that the decisions are about is in `state` as it was.
+    ///
+    /// What became of other projects meanwhile is as if it came after these decisions: only we decide about tasks, and about
+    /// those of one project by nothing else than that project, the tasks and the nodes.
+    pub(super) fn changes(self, revision: Revision, state: &State) -> Result<Vec<Change>, Overtaken> {
+        if self.is_overtaken(state) { Err(Overtaken) } else { Ok(self.changes_of(revision)) }
+    }
+
+    fn is_overtaken(&self, state: &State) -> bool {
+        let is_another = |name: &ProjectName| {
+            let (then, now) = (self.world.projects.get(name), state.projects.get(name));
+            then.map(Arc::as_ptr) != now.map(Arc::as_ptr)
+        };
+        let projects: BTreeSet<&ProjectName> =
+            self.decisions.iter().filter_map(|decision| self.project(decision)).collect();
+        !self.world.nodes.ptr_eq(&state.nodes) || projects.into_iter().any(is_another)
+    }
+
+    /// Whose decision it is.
+    fn project<'a>(&'a self, decision: &'a Decision) -> Option<&'a ProjectName> {
+        match &decision.change {
+            plan::Change::Create(create) => Some(&create.project),
+            plan::Change::Drain(id) | plan::Change::Stop(id) | plan::Change::Forget(id) => {
+                self.world.tasks.get(id).map(|task| &task.project)
+            }
+            plan::Change::Settle { .. } => None,
+        }
+    }
+
+    fn changes_of(self, revision: Revision) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.decisions.len() * 2 + self.events.len());
         let mut templates = BTreeSet::new();
         let mut journal = Journal::new(self.now);

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use tug_model::event::{Event, EventKind};
 use tug_model::name::{NodeId, TaskId};
 use tug_model::report::{Engine, Failure, Health, Phase, TaskReport};
@@ -37,6 +39,8 @@ pub(super) struct Observer {
     /// Nodes whose Engine was said to be down before we started, and of which nothing was heard since.
     were_down: BTreeSet<NodeId>,
     tasks: BTreeMap<TaskId, (Mark, Timestamp)>,
+    /// The tasks that there were when it looked last: of no others is there a mark.
+    known: OrdMap<TaskId, Arc<Task>>,
     pending: Vec<Arc<Event>>,
     /// Something was held back to be told later.
     unsettled: bool,
@@ -115,7 +119,12 @@ impl Observer {
                 self.look_at(world, id, observed, now);
             }
         }
-        self.tasks.retain(|id, _| world.tasks.contains_key(id));
+        for item in self.known.diff(&world.tasks) {
+            if let DiffItem::Remove(id, _) = item {
+                self.tasks.remove(id);
+            }
+        }
+        self.known = world.tasks.clone();
         self.seen = Some(Arc::clone(&world.observed));
     }
 

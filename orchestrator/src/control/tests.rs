@@ -14,10 +14,10 @@ use tug_model::event::EventKind;
 use tug_model::task::Desired;
 use tug_model::{ProjectName, Revision, TaskId};
 
-use super::{Control, Handle};
+use super::{Batch, Control, Handle};
 use crate::plan::tests::draw::{NOW, draw, tasks_on};
-use crate::plan::{Observed, Timing, World, assignment};
-use crate::store::{self, Change, Expect, MemoryDisk, State, Store};
+use crate::plan::{self, Observed, Timing, World, assignment};
+use crate::store::{self, Change, MemoryDisk, State, Store};
 
 /// A store, the loop over it, and one obedient agent.
 struct Bench {
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Revision {
-        self.store.commit(Expect::Any, NOW, |_, _| changes).await.unwrap()
+        self.store.commit(NOW, |_, _| changes).await.unwrap()
     }
 
     /// The projects and nodes of a drawing are wanted and there; what its agents say is said.
@@ -254,7 +254,7 @@ async fn other_writers_are_no_obstacle() {
         while !stop.is_cancelled() {
             let event = super::observe::event(EventKind::Project, NOW, format!("noise {count}"));
             let change = vec![Change::Record(event.into())];
-            noisy.commit(Expect::Any, NOW, |_, _| change).await.unwrap();
+            noisy.commit(NOW, |_, _| change).await.unwrap();
             count += 1;
             tokio::time::sleep(Duration::from_millis(count % 3)).await;
             if count == 500 {
@@ -279,9 +279,9 @@ async fn a_huge_plan_is_carried_out_in_parts() {
     let state = bench.until("creating", |state| all_run(state, 9000)).await;
     let commits: std::collections::BTreeSet<&str> =
         state.tasks.keys().map(|id| id.as_str().rsplit('.').next().unwrap()).collect();
-    assert_eq!(commits.len(), 3);
+    assert_eq!(commits.len(), 9);
     let planned = bench.events().iter().filter(|event| event.starts_with("planned")).count();
-    assert_eq!(planned, 3 * 21, "many decisions of one kind are summed up");
+    assert_eq!(planned, 9 * 21, "many decisions of one kind are summed up");
     bench.end().await;
 }
 
@@ -294,9 +294,12 @@ async fn on_a_full_disk_what_makes_room_is_carried_out_and_the_rest_later() {
     bench.until("healthy", |state| all_run(state, 2)).await;
     settle().await;
     bench.disk.limit(Some(bench.disk.used()));
-    let event = super::observe::event(EventKind::Project, NOW, "x".repeat(100 << 10));
-    let filled = bench.store.commit(Expect::Any, NOW, |_, _| vec![Change::Record(event.into())]).await;
-    assert_eq!(filled, Err(store::CommitError::Full));
+    let fill = async |bytes: usize| {
+        let event = super::observe::event(EventKind::Project, NOW, "x".repeat(bytes));
+        bench.store.commit(NOW, |_, _| vec![Change::Record(event.into())]).await
+    };
+    assert_eq!(fill(100 << 10).await, Err(store::CommitError::Full));
+    assert!(fill(40 << 10).await.is_ok(), "it takes a part of what was kept back");
 
     // What is to be stopped and what is to be created come into one plan.
     bench
@@ -337,4 +340,36 @@ async fn it_ends_when_it_is_asked_to_and_when_the_store_ends() {
     writer.run(closed).await;
     control.run(CancellationToken::new()).await;
     assert!(handle.view().has_changed().is_err(), "nobody publishes any more");
+}
+
+#[test]
+fn decisions_are_carried_out_as_long_as_what_they_are_about_is_as_it_was() {
+    let World { projects, nodes, observed, .. } =
+        draw("node n1\nnode n2\nservice shop/web x2\nservice blog/web");
+    let mut state = State::new("c", 1);
+    let mut changes: Vec<Change> = nodes.values().cloned().map(Change::PutNode).collect();
+    changes.extend(projects.values().cloned().map(Change::PutProject));
+    state.apply(Revision(1), &changes);
+    let world = super::world(&state, &observed);
+    let mut decisions = plan::plan(&world, NOW).decisions;
+    decisions.retain(|decision| decision.to_string().contains("shop"));
+    assert_eq!(decisions.len(), 2);
+    let made_after = |change: Change| {
+        let mut state = state.clone();
+        state.apply(Revision(2), &[change]);
+        Batch::new(world.clone(), decisions.clone(), Vec::new(), NOW).changes(Revision(3), &state).is_ok()
+    };
+    let put = |drawing: &str, name: &str| {
+        let stored = draw(drawing).projects.remove(&ProjectName::parse(name).unwrap()).unwrap();
+        made_after(Change::PutProject(stored))
+    };
+    let removed = |name: &str| made_after(Change::RemoveProject(ProjectName::parse(name).unwrap()));
+    assert!(put("service blog/web x9", "blog"), "another project has a new version");
+    assert!(put("service third/web", "third"), "there is one more");
+    assert!(removed("blog"), "another project is removed");
+    assert!(!put("service shop/web x1", "shop"), "the project has a new version");
+    assert!(!removed("shop"), "the project is removed");
+    let node = draw("node n2 drain=90000").nodes.values().next().cloned().unwrap();
+    assert!(!made_after(Change::PutNode(node)), "a node is another one");
+    assert!(!made_after(Change::RemoveNode(tug_model::NodeId::parse("n2").unwrap())), "a node is removed");
 }

@@ -11,7 +11,7 @@ use tug_model::node::{Node, NodeInfo};
 use tug_model::{Revision, Timestamp};
 
 use super::session::Session;
-use crate::store::{Change, Expect, State};
+use crate::store::{Change, State};
 
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Session {
                     let is_removed = is_known && !state.nodes.contains_key(&node);
                     if is_removed { Vec::new() } else { changes(state, &node, info, now) }
                 };
-                match self.shared.store.commit(Expect::Any, now, build).await {
+                match self.shared.store.commit(now, build).await {
                     Ok(_) => {
                         is_known = true;
                         break;
@@ -58,7 +58,7 @@ impl Session {
         let now = self.shared.clock.now();
         let event = event(&self.node, now, format!("the agent does not obey: {reason}"));
         let build = move |_: Revision, _: &State| vec![Change::Record(Arc::new(event))];
-        if let Err(error) = self.shared.store.commit(Expect::Any, now, build).await {
+        if let Err(error) = self.shared.store.commit(now, build).await {
             tracing::warn!(node = %self.node, error = chain(&error), "record a refusal");
         }
     }

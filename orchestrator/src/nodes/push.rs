@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tug_api::client::CallError;
 use tug_api::error::chain;
 use tug_model::Revision;
@@ -18,6 +18,12 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// After an agent was told something, its session rests for so long for each agent that is connected, and what is new
+/// meanwhile is told together: about as much time as it takes to tell all of them. A few agents hear of everything at once;
+/// of a thousand, each would otherwise be told its whole assignment once for every commit.
+const REST_FOR_EACH: Duration = Duration::from_millis(1);
+/// It rests no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What the agent of a session is known to have.
 #[derive(Debug, Default)]
@@ -54,6 +60,7 @@ impl Session {
             match self.level(&mut had).await {
                 Ok(()) => {
                     wait = FIRST_WAIT;
+                    sleep(self.rest()).await;
                     tokio::select! {
                         biased;
                         () = self.wake.again.notified() => had = Had::default(),
@@ -63,11 +70,16 @@ impl Session {
                 // The next try takes the newest state, so nothing is lost by waiting it out.
                 Err(untold) => {
                     self.complain(&untold).await;
-                    tokio::time::sleep(wait).await;
+                    sleep(wait).await;
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
         }
+    }
+
+    fn rest(&self) -> Duration {
+        let connected = self.shared.known().connections.len();
+        u32::try_from(connected).map_or(LONGEST_REST, |count| (REST_FOR_EACH * count).min(LONGEST_REST))
     }
 
     /// Tells the agent everything that it does not know yet.

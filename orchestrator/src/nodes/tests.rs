@@ -9,7 +9,7 @@ use tug_model::{ProjectName, ServiceName, Slot, TaskId};
 use super::fake::FakeAgent;
 use super::*;
 use crate::plan::Grant;
-use crate::store::{self, Change, Expect, MemoryDisk, State};
+use crate::store::{self, Change, MemoryDisk, State};
 
 struct Bench {
     store: Store,
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Revision {
-        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap()
+        self.store.commit(Timestamp(1), move |_, _| changes).await.unwrap()
     }
 
     async fn until(&mut self, is_so: impl Fn(&NodeObserved) -> bool) -> Arc<NodeObserved> {

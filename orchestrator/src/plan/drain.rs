@@ -27,7 +27,7 @@ pub(super) fn leave<'w>(pass: &mut Pass<'w>, seen: Seen<'w>, why: impl Into<Stri
     }
     pass.room.leave(seen);
     let id = seen.task.id.clone();
-    let change = if may_be_connected(pass.world, seen) { Change::Drain(id) } else { Change::Stop(id) };
+    let change = if may_be_connected(seen) { Change::Drain(id) } else { Change::Stop(id) };
     pass.decide(change, why);
 }
 
@@ -61,8 +61,8 @@ pub(super) fn advance(pass: &mut Pass<'_>) {
 }
 
 /// Whether somebody may be connected to the task through a balancer.
-fn may_be_connected(world: &World, seen: Seen<'_>) -> bool {
-    let reachable = world.templates.get(&seen.task.template).is_none_or(|t| !t.exposed.is_empty());
+fn may_be_connected(seen: Seen<'_>) -> bool {
+    let reachable = seen.template.is_none_or(|template| !template.exposed.is_empty());
     let may_serve = match seen.node.presence {
         Presence::Connected => seen.standing() == Standing::Serving || seen.may_have_connections(),
         Presence::Lost | Presence::Dead { .. } => false,
@@ -77,8 +77,7 @@ fn drained(pass: &Pass<'_>, seen: Seen<'_>, acked: bool, at: Timestamp) -> Resul
         Presence::Lost | Presence::Dead { .. } => return Ok("its node is not connected"),
         Presence::Connected | Presence::Awaited => {}
     }
-    let template = pass.world.templates.get(&seen.task.template);
-    let StopGrace(grace) = template.map_or_else(StopGrace::default, |t| t.container.stop_grace_period);
+    let StopGrace(grace) = seen.template.map_or_else(StopGrace::default, |t| t.container.stop_grace_period);
     let at = fleet::began(pass.world, at, pass.now);
     let (end, last) = (at.plus(grace), at.plus(grace).plus(LONGEST_SILENCE));
     if !acked || seen.node.presence == Presence::Awaited {

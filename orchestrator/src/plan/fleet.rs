@@ -24,7 +24,9 @@ const SETTLING: Millis = Millis::from_secs(15);
 /// Every machine, and what is concluded about it.
 #[derive(Debug)]
 pub(super) struct Fleet<'w> {
-    nodes: BTreeMap<&'w NodeId, Machine>,
+    /// By the place of their nodes in the world.
+    machines: Vec<Machine>,
+    places: BTreeMap<&'w NodeId, usize>,
     /// Those that would count as dead if they were fewer.
     held: Vec<&'w NodeId>,
 }
@@ -99,7 +101,8 @@ impl<'w> Fleet<'w> {
         let mut doubtful = away.clone();
         let hushed = world.nodes.keys().filter(|id| !away.contains_key(*id));
         doubtful.extend(hushed.filter_map(|id| Some((id, Absence::in_doubt(world, id, now)?))));
-        let mut fleet = Self { nodes: BTreeMap::new(), held: Vec::new() };
+        let places = world.nodes.keys().zip(0..).collect();
+        let mut fleet = Self { machines: Vec::with_capacity(world.nodes.len()), places, held: Vec::new() };
         for (id, node) in &world.nodes {
             let absence = away.get(id).copied();
             let is_over = absence.is_some_and(|absence| absence.is_over(now));
@@ -113,7 +116,7 @@ impl<'w> Fleet<'w> {
                 let soon = Some(now.plus(Millis::from_secs(1))).filter(|_| !too_many(&away));
                 machine.next = machine.next.into_iter().chain(soon).min();
             }
-            fleet.nodes.insert(id, machine);
+            fleet.machines.push(machine);
         }
         fleet
     }
@@ -130,7 +133,12 @@ impl<'w> Fleet<'w> {
             settles_until: None,
             next: None,
         };
-        self.nodes.get(id).copied().unwrap_or(gone)
+        self.place(id).and_then(|place| self.machines.get(place)).copied().unwrap_or(gone)
+    }
+
+    /// The place of a node among those of the world.
+    pub(super) fn place(&self, id: &NodeId) -> Option<usize> {
+        self.places.get(id).copied()
     }
 
     /// Why the tasks of a silent node are not replaced; `None` when that is not for the brake.
@@ -140,7 +148,7 @@ impl<'w> Fleet<'w> {
 
     /// That the brake is on.
     pub(super) fn braked(&self) -> Option<String> {
-        let (away, all) = (self.held.len(), self.nodes.len());
+        let (away, all) = (self.held.len(), self.machines.len());
         (away > 0).then(|| {
             format!("{away} of {all} nodes went away at once, so nothing is moved until one of them is back")
         })
@@ -150,7 +158,7 @@ impl<'w> Fleet<'w> {
     pub(super) fn is_calm(&self) -> bool {
         let calm =
             |machine: &Machine| matches!(machine.presence, Presence::Connected | Presence::Dead { .. });
-        self.held.is_empty() && self.nodes.values().all(calm)
+        self.held.is_empty() && self.machines.iter().all(calm)
     }
 }
 

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tug_model::name::NodeId;
-use tug_model::node::Node;
 use tug_model::report::Phase;
 use tug_model::spec::resource::Volume;
 use tug_model::task::Template;
 
 use super::World;
 use super::decision::Change;
+use super::index::Index;
 use super::pass::Pass;
 
 /// The nodes that each volume has been used on, by its name in the Engine.
@@ -26,11 +26,8 @@ pub(super) struct Homes<'w> {
 pub(super) fn settle(pass: &mut Pass<'_>) {
     let world = pass.world;
     let mut found = BTreeSet::new();
-    for seen in pass.index.services().flat_map(|(_, tasks)| tasks) {
-        let Some(template) = world.templates.get(&seen.task.template) else { continue };
-        if !world.nodes.contains_key(&seen.task.node) {
-            continue;
-        }
+    for seen in pass.index.services().flat_map(|(_, tasks)| tasks).filter(|seen| seen.at.is_some()) {
+        let Some(template) = seen.template else { continue };
         // A volume that is not ours is there only if a container could be made with it.
         let has_started = seen.phase().is_some_and(Phase::has_started);
         for volume in local_volumes(template).filter(|volume| !volume.external || has_started) {
@@ -55,25 +52,24 @@ pub(super) fn local_volumes(template: &Template) -> impl Iterator<Item = &Volume
 
 impl<'w> Homes<'w> {
     /// Those that are written down, and those that a task is about to make.
-    pub(super) fn new(world: &'w World) -> Self {
+    pub(super) fn new(world: &'w World, index: &Index<'w>) -> Self {
         let mut homes = Self { nodes: BTreeMap::new() };
         for (volume, nodes) in &world.homes {
             let known = nodes.iter().filter(|node| world.nodes.contains_key(*node));
             homes.nodes.entry(volume.clone()).or_default().extend(known);
         }
-        for task in world.tasks.values() {
-            let node = world.nodes.get(&task.node);
-            if let Some((template, node)) = world.templates.get(&task.template).zip(node) {
-                homes.take(template, node);
+        for seen in index.services().flat_map(|(_, tasks)| tasks).filter(|seen| seen.at.is_some()) {
+            if let Some(template) = seen.template {
+                homes.take(template, &seen.task.node);
             }
         }
         homes
     }
 
     /// A task of `template` is on `node`.
-    pub(super) fn take(&mut self, template: &Template, node: &'w Node) {
+    pub(super) fn take(&mut self, template: &Template, node: &'w NodeId) {
         for volume in local_volumes(template).filter(|volume| !volume.external) {
-            self.nodes.entry(volume.engine_name.clone()).or_default().insert(&node.id);
+            self.nodes.entry(volume.engine_name.clone()).or_default().insert(node);
         }
     }
 

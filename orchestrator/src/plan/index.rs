@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tug_model::name::{NodeId, ProjectName, ServiceName, TaskId};
 use tug_model::quantity::{Revision, Slot};
 use tug_model::report::{Failure, Phase, TaskReport};
-use tug_model::task::{Desired, Task};
+use tug_model::task::{Desired, Task, Template, TemplateHash};
 
+use super::World;
 use super::decision::Obstacle;
 use super::fleet::{Fleet, Machine};
 use super::wanted::Wanted;
-use super::{NodeObserved, World};
 
 /// A service, named from outside its project.
 pub(super) type Key<'w> = (&'w ProjectName, &'w ServiceName);
@@ -26,6 +26,10 @@ pub(super) struct Index<'w> {
 pub(super) struct Seen<'w> {
     /// What was decided.
     pub(super) task: &'w Task,
+    /// What it is made of; `None`: that is not known.
+    pub(super) template: Option<&'w Template>,
+    /// The place of its node among those of the world; `None`: the node was removed.
+    pub(super) at: Option<usize>,
     /// What its node says; `None` when the node is not connected, has not reported yet, or does not name the task.
     pub(super) report: Option<&'w TaskReport>,
     /// What is concluded about its node.
@@ -62,8 +66,16 @@ pub(super) struct SlotTasks<'w> {
     pub(super) pending: bool,
 }
 
-/// What one node says.
-struct NodeReport<'w> {
+/// The templates of a world: a task is mostly made of the same one as the task before it.
+struct Templates<'w> {
+    world: &'w World,
+    last: Option<(&'w TemplateHash, Option<&'w Template>)>,
+}
+
+/// What is known of one node.
+struct Known<'w> {
+    at: Option<usize>,
+    machine: Machine,
     follows: Revision,
     uncounted: bool,
     /// While it is connected: what it said before is not believed.
@@ -74,19 +86,23 @@ struct NodeReport<'w> {
 
 impl<'w> Index<'w> {
     pub(super) fn new(world: &'w World, fleet: &Fleet<'w>) -> Self {
-        let reports: BTreeMap<&NodeId, NodeReport<'w>> =
-            world.observed.nodes.iter().map(|(node, observed)| (node, NodeReport::new(observed))).collect();
+        let mut known: BTreeMap<&NodeId, Known<'w>> = BTreeMap::new();
+        let mut templates = Templates { world, last: None };
         let mut services: BTreeMap<Key<'w>, Vec<Seen<'w>>> = BTreeMap::new();
         // Most tasks follow one of their own service.
         let mut alike: Vec<Seen<'w>> = Vec::new();
         let key = |seen: &Seen<'w>| (&seen.task.project, &seen.task.service);
         for task in world.tasks.values() {
-            let node = reports.get(&task.node);
-            let report = node.and_then(|node| node.tasks.get(&task.id)).copied();
-            let follows = node.map_or(Revision(0), |node| node.follows);
-            let uncounted = node.is_some_and(|node| node.uncounted);
-            let node = fleet.machine(&task.node);
-            let seen = Seen { task, report, node, uncounted, follows };
+            let node = known.entry(&task.node).or_insert_with(|| Known::new(world, fleet, &task.node));
+            let seen = Seen {
+                task,
+                template: templates.get(&task.template),
+                at: node.at,
+                report: node.tasks.get(&task.id).copied(),
+                node: node.machine,
+                uncounted: node.uncounted,
+                follows: node.follows,
+            };
             if let Some(last) = alike.last().map(key).filter(|last| *last != key(&seen)) {
                 services.entry(last).or_default().append(&mut alike);
             }
@@ -137,18 +153,36 @@ impl<'w> Index<'w> {
     }
 }
 
-// === impl NodeReport ===
+// === impl Known ===
 
-impl<'w> NodeReport<'w> {
-    fn new(observed: &'w NodeObserved) -> Self {
-        let believed = observed.report.as_ref().filter(|_| observed.connected);
+impl<'w> Known<'w> {
+    fn new(world: &'w World, fleet: &Fleet<'w>, node: &NodeId) -> Self {
+        let observed = world.observed.nodes.get(node);
+        let report = observed.and_then(|observed| observed.report.as_ref());
+        let believed = report.filter(|_| observed.is_some_and(|observed| observed.connected));
         let tasks = believed.map(|report| report.tasks.iter().map(|task| (&task.id, task)).collect());
-        let follows = observed.report.as_ref().map(|report| report.following.generation);
         Self {
-            follows: follows.unwrap_or_default(),
+            at: fleet.place(node),
+            machine: fleet.machine(node),
+            follows: report.map(|report| report.following.generation).unwrap_or_default(),
             uncounted: believed.is_some_and(|report| report.uncounted),
             tasks: tasks.unwrap_or_default(),
         }
+    }
+}
+
+// === impl Templates ===
+
+impl<'w> Templates<'w> {
+    fn get(&mut self, hash: &'w TemplateHash) -> Option<&'w Template> {
+        if let Some((last, template)) = self.last
+            && last == hash
+        {
+            return template;
+        }
+        let template = self.world.templates.get(hash).map(AsRef::as_ref);
+        self.last = Some((hash, template));
+        template
     }
 }
 

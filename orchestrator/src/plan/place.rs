@@ -4,6 +4,7 @@
 
 mod choice;
 mod filter;
+mod stand;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,10 +15,12 @@ use tug_model::node::Node;
 use tug_model::quantity::Slot;
 use tug_model::spec::deploy::Reservations;
 use tug_model::spec::service::{Port, Protocol, Service};
+use tug_model::task::Template;
 
 use self::choice::{Choice, is_uniform};
 pub(super) use self::filter::suits;
 use self::filter::{FILTERS, attribute};
+use self::stand::Stand;
 use super::fleet::{Fleet, Machine};
 use super::homes::Homes;
 use super::index::{Index, Key, Seen};
@@ -27,7 +30,9 @@ use super::{NodeObserved, World};
 /// What is taken on every node. Everything counts until its container has gone.
 #[derive(Debug)]
 pub(super) struct Room<'w> {
-    nodes: BTreeMap<&'w NodeId, NodeRoom<'w>>,
+    /// In the order of the world.
+    nodes: Vec<NodeRoom<'w>>,
+    stands: BTreeMap<Key<'w>, Stand>,
     homes: Homes<'w>,
     /// The nodes as they are ranked for the service that is being placed.
     choice: Option<Choice<'w>>,
@@ -37,22 +42,14 @@ pub(super) struct Room<'w> {
 #[derive(Debug)]
 struct NodeRoom<'w> {
     node: &'w Node,
+    /// Its place among the nodes.
+    place: usize,
     observed: Option<&'w NodeObserved>,
     machine: Machine,
     tasks: u32,
     memory: u64,
     cpus: u64,
     host_ports: Vec<HostPort>,
-    slots: BTreeMap<Key<'w>, Vec<Slot>>,
-    /// How many tasks of each service are to run here, by slot.
-    running: BTreeMap<Key<'w>, Running>,
-}
-
-/// How many tasks of a service are to run on a node.
-#[derive(Debug, Default)]
-struct Running {
-    all: usize,
-    by_slot: BTreeMap<Slot, usize>,
 }
 
 /// A port that the Engine binds on a node.
@@ -68,6 +65,7 @@ struct Ask<'a, 'w> {
     service: &'a Wanted<'w>,
     slot: Slot,
     room: &'a NodeRoom<'w>,
+    stand: &'a Stand,
     homes: &'a Homes<'w>,
     /// What a task that goes first gives back on this node.
     back: Back,
@@ -82,16 +80,16 @@ struct Back {
 }
 
 /// How good a node is, the less the better: the order of the fields is the policy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank<'w> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank<S> {
     /// Rely on what stays.
     flaps: bool,
     /// Spread each service as it wishes.
-    spread: Spread,
+    spread: S,
     /// Then spread everything.
     tasks: u32,
-    /// Then be predictable.
-    node: &'w NodeId,
+    /// Then be predictable: the nodes are in the order of their ids.
+    place: usize,
 }
 
 /// How many other replicas of the service there are where its preferences say that they count, the first preference
@@ -102,24 +100,22 @@ type Spread = Vec<usize>;
 
 impl<'w> Room<'w> {
     pub(super) fn new(world: &'w World, index: &Index<'w>, fleet: &Fleet<'w>) -> Self {
-        let nodes = world.nodes.values().map(|node| {
+        let nodes = world.nodes.values().enumerate().map(|(place, node)| {
             let observed = world.observed.nodes.get(&node.id).map(Arc::as_ref);
-            (&node.id, NodeRoom::empty(node, observed, fleet.machine(&node.id)))
+            NodeRoom::empty(place, node, observed, fleet.machine(&node.id))
         });
-        let mut room = Self { nodes: nodes.collect(), homes: Homes::new(world), choice: None };
-        for ((project, service), tasks) in index.services() {
+        let (mut nodes, mut stands): (Vec<NodeRoom<'w>>, BTreeMap<_, _>) = (nodes.collect(), BTreeMap::new());
+        for (key @ (project, service), tasks) in index.services() {
             let reserved = reserved(world.service(project, service));
+            let stand: &mut Stand = stands.entry(key).or_default();
             for seen in tasks {
-                if let Some(node) = room.nodes.get_mut(&seen.task.node) {
-                    let host_ports = host_ports_of(world, seen);
-                    node.take((project, service), seen.task.slot, reserved, &host_ports);
-                    if seen.runs() {
-                        node.run((project, service), seen.task.slot);
-                    }
+                if let Some(node) = seen.at.and_then(|at| nodes.get_mut(at)) {
+                    node.take(reserved, host_ports_of(seen));
+                    stand.take(node.place, seen.task.slot, seen.runs());
                 }
             }
         }
-        room
+        Self { nodes, stands, homes: Homes::new(world, index), choice: None }
     }
 
     /// The best node for a task, or why each of them cannot take it. `without` is a task that goes first.
@@ -138,13 +134,25 @@ impl<'w> Room<'w> {
         best.map_or_else(|| self.look_everywhere(world, service, slot, None), Ok)
     }
 
+    /// Where the tasks of a service stand.
+    fn stand(&self, service: Key<'w>) -> &Stand {
+        self.stands.get(&service).unwrap_or(&stand::NOWHERE)
+    }
+
+    /// The place of a node.
+    fn at(&self, node: &NodeId) -> Option<usize> {
+        self.nodes.binary_search_by(|room| room.node.id.cmp(node)).ok()
+    }
+
     /// The best node for one of several replicas that are alike.
     fn choose(&mut self, service: &Wanted<'w>, slot: Slot) -> Option<&'w NodeId> {
-        let Self { nodes, homes, choice } = self;
-        if choice.as_ref().is_none_or(|choice| !choice.is_of(service.key())) {
-            *choice = Some(Choice::new(service, nodes, homes));
-        }
-        choice.as_ref()?.best(service, slot, nodes, homes)
+        let choice = match self.choice.take() {
+            Some(choice) if choice.is_of(service.key()) => choice,
+            Some(_) | None => Choice::new(service, self.stand(service.key()), &self.nodes, &self.homes),
+        };
+        let best = choice.best(service, (slot, self.stand(service.key())), &self.nodes, &self.homes);
+        self.choice = Some(choice);
+        Some(&self.nodes.get(best?)?.node.id)
     }
 
     fn look_everywhere(
@@ -154,16 +162,22 @@ impl<'w> Room<'w> {
         slot: Slot,
         without: Option<Seen<'w>>,
     ) -> Result<&'w NodeId, Arc<[String]>> {
-        let mut best: Option<Rank<'w>> = None;
+        let mut best: Option<Rank<Spread>> = None;
+        let stand = self.stand(service.key());
         let mut refusals = Vec::new();
         let pinned = service.slots.get(&slot).copied().flatten();
-        for room in self.nodes.values().filter(|room| pinned.is_none_or(|node| *node == room.node.id)) {
-            let back = without.filter(|seen| seen.task.node == room.node.id);
+        for room in self.nodes.iter().filter(|room| pinned.is_none_or(|node| *node == room.node.id)) {
+            let back = without.filter(|seen| seen.at == Some(room.place));
             let back = back.map_or_else(Back::default, |seen| Back::of(world, &seen));
-            let ask = Ask { service, slot, room, homes: &self.homes, back };
+            let ask = Ask { service, slot, room, stand, homes: &self.homes, back };
             match FILTERS.iter().try_for_each(|filter| filter(&ask)) {
                 Ok(()) => {
-                    let rank = self.rank(service, slot, room);
+                    let rank = Rank {
+                        flaps: room.machine.flaps_until.is_some(),
+                        spread: self.spread(service, slot, room),
+                        tasks: room.tasks,
+                        place: room.place,
+                    };
                     if best.as_ref().is_none_or(|best| rank < *best) {
                         best = Some(rank);
                     }
@@ -174,35 +188,31 @@ impl<'w> Room<'w> {
         if self.nodes.is_empty() {
             refusals.push("there is no node yet".to_owned());
         }
-        best.map(|rank| rank.node).ok_or_else(|| refusals.into())
+        best.and_then(|rank| self.nodes.get(rank.place))
+            .map(|room| &room.node.id)
+            .ok_or_else(|| refusals.into())
     }
 
     /// Counts a task that is going to be created.
     pub(super) fn take(&mut self, service: &Wanted<'w>, slot: Slot, node: &NodeId) {
-        if let Some(room) = self.nodes.get_mut(node) {
-            let host_ports: Vec<HostPort> =
-                service.template.host_ports.iter().filter_map(HostPort::of).collect();
-            room.take(service.key(), slot, service.spec.deploy.reservations, &host_ports);
-            room.run(service.key(), slot);
-            self.homes.take(&service.template, room.node);
-            let choice = self.choice.take().filter(|choice| choice.is_of(service.key()));
-            self.choice = choice.map(|mut choice| {
-                choice.take(service, slot, room, &self.homes);
-                choice
-            });
+        let Some(room) = self.at(node).and_then(|at| self.nodes.get_mut(at)) else { return };
+        room.take(service.spec.deploy.reservations, host_ports(&service.template));
+        let stand = self.stands.entry(service.key()).or_default();
+        stand.take(room.place, slot, true);
+        self.homes.take(&service.template, &room.node.id);
+        self.choice.take_if(|choice| !choice.is_of(service.key()));
+        if let Some(choice) = &mut self.choice {
+            choice.take(service, (slot, stand), room, &self.homes);
         }
     }
 
     /// Counts a task out that is going to leave: it keeps its room, and does not count for the spread any more.
     pub(super) fn leave(&mut self, seen: Seen<'w>) {
         let key = (&seen.task.project, &seen.task.service);
-        let Some(room) = self.nodes.get_mut(&seen.task.node) else { return };
-        let Some(running) = room.running.get_mut(&key) else { return };
-        running.all = running.all.saturating_sub(1);
-        let here = running.by_slot.entry(seen.task.slot).or_default();
-        *here = here.saturating_sub(1);
+        let Some((at, stand)) = seen.at.zip(self.stands.get_mut(&key)) else { return };
+        stand.leave(at, seen.task.slot);
         if let Some(choice) = self.choice.as_mut().filter(|choice| choice.is_of(key)) {
-            choice.leave(&seen, room);
+            choice.leave(at, stand);
         }
     }
 
@@ -214,45 +224,44 @@ impl<'w> Room<'w> {
         slot: Slot,
         node: &NodeId,
     ) -> Option<&'w NodeId> {
+        let spread = |room: &Self, node| Some(room.spread(service, slot, room.nodes.get(room.at(node)?)?));
+        let here = spread(self, node)?;
+        if here.iter().all(|others| *others == 0) {
+            return None;
+        }
         let best = if is_uniform(service) {
             self.choose(service, slot)?
         } else {
             self.look_everywhere(world, service, slot, None).ok()?
         };
-        let spread = |node| Some(self.spread(service, slot, self.nodes.get(node)?));
-        (spread(best)? < spread(node)?).then_some(best)
-    }
-
-    fn rank(&self, service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>) -> Rank<'w> {
-        Rank {
-            flaps: room.machine.flaps_until.is_some(),
-            spread: self.spread(service, slot, room),
-            tasks: room.tasks,
-            node: &room.node.id,
-        }
+        (spread(self, best)? < here).then_some(best)
     }
 
     fn spread(&self, service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>) -> Spread {
         let preferences = &service.spec.deploy.placement.preferences;
+        let stand = self.stand(service.key());
         let mut alike: Vec<&NodeRoom<'w>> = Vec::new();
         if !preferences.is_empty() {
-            alike.extend(self.nodes.values());
+            alike.extend(&self.nodes);
         }
         let mut spread: Spread = Vec::with_capacity(preferences.len() + 1);
         for preference in preferences {
             let value = attribute(room.node, &preference.spread);
             alike.retain(|other| attribute(other.node, &preference.spread) == value);
-            spread.push(alike.iter().map(|other| other.others(service.key(), slot)).sum());
+            spread.push(alike.iter().map(|other| stand.others(other.place, slot)).sum());
         }
-        spread.push(room.others(service.key(), slot));
+        spread.push(stand.others(room.place, slot));
         spread
     }
 }
 
 /// What the Engine binds for a task.
-fn host_ports_of(world: &World, seen: &Seen<'_>) -> Vec<HostPort> {
-    let template = world.templates.get(&seen.task.template);
-    template.map_or_else(Vec::new, |template| template.host_ports.iter().filter_map(HostPort::of).collect())
+fn host_ports_of<'w>(seen: &Seen<'w>) -> impl Iterator<Item = HostPort> + use<'w> {
+    seen.template.into_iter().flat_map(host_ports)
+}
+
+fn host_ports(template: &Template) -> impl Iterator<Item = HostPort> {
+    template.host_ports.iter().filter_map(HostPort::of)
 }
 
 fn reserved(service: Option<&Service>) -> Reservations {
@@ -262,29 +271,15 @@ fn reserved(service: Option<&Service>) -> Reservations {
 // === impl NodeRoom ===
 
 impl<'w> NodeRoom<'w> {
-    fn empty(node: &'w Node, observed: Option<&'w NodeObserved>, machine: Machine) -> Self {
-        let (host_ports, slots, running) = Default::default();
-        Self { node, observed, machine, tasks: 0, memory: 0, cpus: 0, host_ports, slots, running }
+    fn empty(place: usize, node: &'w Node, observed: Option<&'w NodeObserved>, machine: Machine) -> Self {
+        Self { node, place, observed, machine, tasks: 0, memory: 0, cpus: 0, host_ports: Vec::new() }
     }
 
-    fn take(&mut self, service: Key<'w>, slot: Slot, reserved: Reservations, host_ports: &[HostPort]) {
+    fn take(&mut self, reserved: Reservations, host_ports: impl Iterator<Item = HostPort>) {
         self.tasks += 1;
         self.memory = self.memory.saturating_add(reserved.memory.0);
         self.cpus = self.cpus.saturating_add(reserved.cpus.0);
-        self.host_ports.extend_from_slice(host_ports);
-        self.slots.entry(service).or_default().push(slot);
-    }
-
-    fn run(&mut self, service: Key<'w>, slot: Slot) {
-        let running = self.running.entry(service).or_default();
-        running.all += 1;
-        *running.by_slot.entry(slot).or_default() += 1;
-    }
-
-    /// How many other replicas of the service are to run here.
-    fn others(&self, service: Key<'w>, slot: Slot) -> usize {
-        let Some(running) = self.running.get(&service) else { return 0 };
-        running.all.saturating_sub(running.by_slot.get(&slot).copied().unwrap_or(0))
+        self.host_ports.extend(host_ports);
     }
 }
 
@@ -293,7 +288,7 @@ impl<'w> NodeRoom<'w> {
 impl Back {
     fn of(world: &World, seen: &Seen<'_>) -> Self {
         let reserved = reserved(world.service(&seen.task.project, &seen.task.service));
-        Self { memory: reserved.memory.0, cpus: reserved.cpus.0, host_ports: host_ports_of(world, seen) }
+        Self { memory: reserved.memory.0, cpus: reserved.cpus.0, host_ports: host_ports_of(seen).collect() }
     }
 }
 

@@ -133,9 +133,8 @@ fn deaf(world: &World, seen: &Seen<'_>) -> Option<String> {
 
 /// Whether a task that runs to its end has come to it, or nobody knows: it is not run a second time.
 fn may_have_ended(world: &World, seen: &Seen<'_>) -> bool {
-    let template = world.templates.get(&seen.task.template);
-    let ends = template.is_some_and(|it| it.restart.condition != RestartOn::Any && it.exposed.is_empty());
-    if !ends || !world.nodes.contains_key(&seen.task.node) {
+    let ends = seen.template.is_some_and(|it| it.restart.condition != RestartOn::Any && it.exposed.is_empty());
+    if !ends || seen.at.is_none() {
         return false;
     }
     let Some(report) = last_report(world, seen) else { return true };

@@ -25,7 +25,7 @@ use tug_model::token::{AccessRole, Grant, Token};
 use tug_model::{Millis, NodeId, ProjectName, Timestamp};
 
 use super::{Context, Shared};
-use crate::store::{Change, Expect, State as Stored};
+use crate::store::{Change, State as Stored};
 
 /// The use of a token is noted this often at most.
 const NOTED: Millis = Millis::from_secs(60);
@@ -219,7 +219,7 @@ fn note_use(context: &Shared, token: &Arc<Token>) {
             let used = token.map(|token| Token { used_at: Some(now), ..Token::clone(token) });
             used.map(|used| Change::PutToken(Arc::new(used))).into_iter().collect()
         };
-        if let Err(error) = context.store.commit(Expect::Any, now, build).await {
+        if let Err(error) = context.store.commit(now, build).await {
             tracing::debug!(%error, "note the use of a token");
         }
     });

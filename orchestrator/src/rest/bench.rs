@@ -20,7 +20,7 @@ use crate::authority::Authority;
 use crate::metrics::{Metrics, PlannerLevels};
 use crate::nodes::Nodes;
 use crate::plan::View;
-use crate::store::{self, Change, Expect, MemoryDisk, Store};
+use crate::store::{self, Change, MemoryDisk, Store};
 
 pub(super) struct Bench {
     pub(super) store: Store,
@@ -129,7 +129,7 @@ impl Bench {
         };
         let id = task.id.clone();
         let changes = vec![Change::template(template), Change::PutTask(Arc::new(task))];
-        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
+        self.store.commit(Timestamp(1), move |_, _| changes).await.unwrap();
         id
     }
 

@@ -17,7 +17,7 @@ use tug_model::{ProjectName, Revision, Timestamp};
 use super::Context;
 use super::accept::Decided;
 use super::extract::Guarded;
-use crate::store::{Change, CommitError, Expect, Remembered, State};
+use crate::store::{Change, CommitError, Remembered, State};
 
 /// After this long it is not known whether the disk will ever answer.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl Mutation {
             given.get_or_init(|| accepted);
             Ok::<_, Stop>(changes)
         };
-        let made = timeout(COMMIT_TIMEOUT, context.store.try_commit(Expect::Any, now, build)).await;
+        let made = timeout(COMMIT_TIMEOUT, context.store.try_commit(now, build)).await;
         let result = match made {
             Err(_) => Err(unknown("the disk did not answer in time")),
             Ok(Err(error)) => Err(refused(&error)),
@@ -155,7 +155,7 @@ where
         Ok::<_, ApiError>(changes)
     };
     let now = context.clock.now();
-    match timeout(COMMIT_TIMEOUT, context.store.try_commit(Expect::Any, now, build)).await {
+    match timeout(COMMIT_TIMEOUT, context.store.try_commit(now, build)).await {
         Err(_) => Err(unknown("the disk did not answer in time")),
         Ok(Err(error)) => Err(refused(&error)),
         Ok(Ok(Err(error))) => Err(error),
@@ -166,7 +166,6 @@ where
 /// Why the store took nothing, for the caller.
 fn refused(error: &CommitError) -> ApiError {
     match error {
-        CommitError::Conflict { .. } => ApiError::new(Code::Conflict, error.to_string()),
         CommitError::Full => {
             ApiError::new(Code::StoreFull, error.to_string()).hint("make room, or remove projects")
         }

@@ -84,8 +84,7 @@ fn before(state: &State, spec: &Project) -> BTreeMap<ImageName, Pin> {
 
 /// Whom to ask.
 fn nodes(context: &Context, state: &State, spec: &Project) -> Vec<NodeClient> {
-    let theirs = state.tasks.values().filter(|task| task.project == spec.name).map(|task| &task.node);
-    let theirs: BTreeSet<&NodeId> = theirs.collect();
+    let theirs: BTreeSet<&NodeId> = state.tasks_of(&spec.name).map(|task| &task.node).collect();
     let mut nodes: Vec<&NodeId> = state.nodes.keys().collect();
     nodes.sort_by_key(|node| !theirs.contains(node));
     nodes.into_iter().filter_map(|node| context.nodes.client(node)).take(MOST_NODES).collect()

@@ -681,7 +681,7 @@ async fn a_watch_of_what_is_no_longer_kept_is_told_so() {
     bench.apply(&shop()).await.value();
     for _ in 0..4_200 {
         let nothing = |_, _: &_| vec![crate::store::Change::RemoveNode(node())];
-        let committed = bench.store.commit(crate::store::Expect::Any, tug_model::Timestamp(1), nothing).await;
+        let committed = bench.store.commit(tug_model::Timestamp(1), nothing).await;
         committed.unwrap();
     }
     assert_error(&bench.get("/v1/watch?since=1").await, 410, Code::Compacted, "long ago");

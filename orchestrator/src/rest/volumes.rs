@@ -81,7 +81,6 @@ mod tests {
 
     use super::super::bench::{Bench, shop};
     use super::*;
-    use crate::store::Expect;
 
     /// The shop, whose database keeps its data in a volume.
     fn keeping() -> Value {
@@ -101,7 +100,7 @@ mod tests {
             node: NodeId::parse(node).unwrap(),
         };
         let homes = [("shop_data", "n1"), ("old_data", "n1"), ("old_data", "n2")].map(home).to_vec();
-        bench.store.commit(Expect::Any, Timestamp(1), move |_, _| homes).await.unwrap();
+        bench.store.commit(Timestamp(1), move |_, _| homes).await.unwrap();
         bench
     }
 

@@ -8,16 +8,6 @@ use tug_model::Revision;
 /// Why nothing was committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// What was expected is not so: somebody else was faster.
-    #[error("{what} changed meanwhile: it was expected {}, it is {}", at(*expected), at(*found))]
-    Conflict {
-        /// What changed: `the store`, or a project.
-        what: String,
-        /// The revision that was expected.
-        expected: Option<Revision>,
-        /// The revision that it has.
-        found: Option<Revision>,
-    },
     /// There is no room on the disk. Commits that remove or stop something are still taken.
     #[error("the disk of the store is full: only commits that remove or stop something are taken")]
     Full,
@@ -183,8 +173,4 @@ pub enum RestoreError {
 
 fn process(holder: Option<u32>) -> String {
     holder.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
-}
-
-fn at(revision: Option<Revision>) -> String {
-    revision.map_or_else(|| "not to exist".to_owned(), |revision| format!("at revision {revision}"))
 }

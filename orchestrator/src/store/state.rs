@@ -3,6 +3,7 @@
 //! [`State::apply`] is the only way it changes. It is pure: the same changes lead to the same state, now, in a
 //! simulation and when the journal is read again.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -57,6 +58,13 @@ impl State {
     /// The state of a new store.
     pub fn new(cluster: impl Into<String>, epoch: u64) -> Self {
         Self { cluster: cluster.into(), epoch, ..Self::default() }
+    }
+
+    /// The tasks of a project: ids begin with its name.
+    pub fn tasks_of(&self, project: &ProjectName) -> impl Iterator<Item = &Arc<Task>> {
+        let prefix = format!("{project}.");
+        let from = self.tasks.range::<_, str>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        from.take_while(move |(id, _)| id.as_str().starts_with(&prefix)).map(|(_, task)| task)
     }
 
     /// Makes the changes of commit `revision`.

@@ -16,7 +16,7 @@ use super::error::CommitError;
 use super::history::History;
 use super::journal::{self, AppendError, GROUP_BYTES};
 use super::state::State;
-use super::{Blocking, Condition, Config, Expect, Store};
+use super::{Blocking, Condition, Config, Store};
 
 /// So many commits make a group at most.
 const GROUP_COMMITS: usize = 64;
@@ -32,7 +32,6 @@ type Answer = Result<Option<Revision>, CommitError>;
 
 /// A commit that somebody waits for.
 pub(super) struct Request {
-    pub(super) expect: Expect,
     pub(super) now: Timestamp,
     pub(super) build: Build,
     pub(super) answer: oneshot::Sender<Answer>,
@@ -47,6 +46,8 @@ pub struct Writer {
     history: Arc<History>,
     /// `None`: it is being used, or it was lost with a thread that panicked.
     backend: Option<Backend>,
+    /// It is being used for what nobody waits for.
+    following: Option<JoinHandle<Backend>>,
     blocking: Blocking,
     export_every: u64,
     exporting: Option<JoinHandle<io::Result<Mark>>>,
@@ -94,6 +95,7 @@ impl Writer {
             condition,
             history,
             backend: Some(backend),
+            following: None,
             blocking: config.blocking,
             export_every: config.export_every,
             exporting: None,
@@ -146,14 +148,15 @@ impl Writer {
             return pending.answer(|answer| answer);
         }
         let after = Arc::new(after);
-        let group = Group { payload: journal::group(&pending.written), before, after: Arc::clone(&after) };
+        let group = Group { payload: journal::group(&pending.written), revision: after.revision };
         let stored = self.with_backend(move |backend| backend.store(&group)).await;
         self.publish_room();
         match stored {
             Some(Ok(())) => {
                 self.history.extend(pending.commits.iter().cloned());
-                self.state.send_replace(after);
+                self.state.send_replace(Arc::clone(&after));
                 pending.answer(|answer| answer);
+                self.follow(before, after);
             }
             Some(Err(AppendError::Full)) => pending.answer(|answer| answer.and(Err(CommitError::Full))),
             Some(Err(AppendError::Broken { source })) => self.fail(pending, source.to_string()),
@@ -163,8 +166,8 @@ impl Writer {
 
     /// Checks a commit, and adds it to the group if it is to be made.
     fn prepare(&self, request: Request, after: &mut State, pending: &mut Pending) {
-        let Request { expect, now, build, answer } = request;
-        let result = self.try_prepare(&expect, now, build, after).map(|prepared| match prepared {
+        let Request { now, build, answer } = request;
+        let result = self.try_prepare(now, build, after).map(|prepared| match prepared {
             Prepared::Refused => None,
             Prepared::Nothing => Some(after.revision),
             Prepared::Commit(commit, json) => {
@@ -178,18 +181,11 @@ impl Writer {
         pending.answers.push((answer, result));
     }
 
-    fn try_prepare(
-        &self,
-        expect: &Expect,
-        now: Timestamp,
-        build: Build,
-        state: &State,
-    ) -> Result<Prepared, CommitError> {
+    fn try_prepare(&self, now: Timestamp, build: Build, state: &State) -> Result<Prepared, CommitError> {
         let condition = self.condition.borrow().clone();
         if let Condition::ReadOnly { reason } = condition {
             return Err(CommitError::ReadOnly { reason });
         }
-        check(expect, state)?;
         let revision = state.revision.next();
         let changes = match build(revision, state) {
             None => return Ok(Prepared::Refused),
@@ -237,6 +233,7 @@ impl Writer {
         if state.revision < self.export_from || self.exporting.is_some() || !writable {
             return;
         }
+        self.catch_up().await;
         let Some(export) = self.backend.as_ref().map(|backend| backend.export(&state)) else { return };
         // Should it fail, it is tried again after a while.
         self.export_from = Revision(state.revision.0 + self.export_every.div_ceil(10));
@@ -274,6 +271,7 @@ impl Writer {
         if let Some(Some(exported)) = exported {
             self.finish_export(exported).await;
         }
+        self.catch_up().await;
         if let Some(backend) = self.backend.take() {
             let closing = move || backend.close(&state);
             let closed = match self.blocking {
@@ -290,11 +288,32 @@ impl Writer {
         matches!(*self.condition.borrow(), Condition::ReadOnly { .. })
     }
 
+    /// Brings the copy up to date, for which nobody waits: meanwhile the next group is made.
+    fn follow(&mut self, before: Arc<State>, after: Arc<State>) {
+        let Some(mut backend) = self.backend.take() else { return };
+        let work = move || {
+            backend.follow(&before, &after);
+            backend
+        };
+        match self.blocking {
+            Blocking::Inline => self.backend = Some(work()),
+            Blocking::Thread => self.following = Some(tokio::task::spawn_blocking(work)),
+        }
+    }
+
+    /// Waits until the copy is up to date.
+    async fn catch_up(&mut self) {
+        if let Some(following) = self.following.take() {
+            self.backend = following.await.ok();
+        }
+    }
+
     /// Does disk work where the configuration wants it. `None`: there is no backend, or there is none any more.
     async fn with_backend<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Backend) -> T + Send + 'static,
     ) -> Option<T> {
+        self.catch_up().await;
         let mut backend = self.backend.take()?;
         let (backend, result) = match self.blocking {
             Blocking::Inline => {
@@ -329,20 +348,8 @@ impl Pending {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request").field("expect", &self.expect).finish_non_exhaustive()
+        f.debug_struct("Request").field("now", &self.now).finish_non_exhaustive()
     }
-}
-
-fn check(expect: &Expect, state: &State) -> Result<(), CommitError> {
-    let (what, expected, found) = match expect {
-        Expect::Any => return Ok(()),
-        Expect::Revision(revision) => ("the store".to_owned(), Some(*revision), Some(state.revision)),
-        Expect::Project { name, revision } => {
-            let found = state.projects.get(name).map(|project| project.revision);
-            (format!("project {name}"), *revision, found)
-        }
-    };
-    if expected == found { Ok(()) } else { Err(CommitError::Conflict { what, expected, found }) }
 }
 
 /// The outcome of the running export; at once `None` if there is none.

@@ -18,7 +18,7 @@ use tug_api::Clock;
 use tug_compose::{MemoryDisk as Files, Request, load};
 use tug_model::event::{Event, EventKind};
 use tug_model::{Revision, Timestamp};
-use tug_orchestrator::store::{self, Change, Config, Expect, MemoryDisk};
+use tug_orchestrator::store::{self, Change, Config, MemoryDisk};
 
 const MANIFESTS: [&str; 2] = [
     include_str!("../../../manifests/hello/compose.yaml"),
@@ -129,7 +129,7 @@ async fn write(config: &Config, commits: u64) -> Result<u64> {
     let running = tokio::spawn(writer.run(stop.clone()));
     for _ in 0..commits {
         let at = clock.now();
-        store.commit(Expect::Any, at, move |revision, _| vec![event(revision, at)]).await?;
+        store.commit(at, move |revision, _| vec![event(revision, at)]).await?;
     }
     // As after `kill -9`: nothing is said on the way out.
     running.abort();

@@ -91,3 +91,24 @@ async fn a_lost_node_costs_each_other_what_it_gets_and_what_it_routes_to() {
     }
     fleet.end().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_many_commits_in_a_row_say_is_told_to_many_agents_together() {
+    const NODES: u32 = 60;
+    const COMMITS: u32 = 20;
+    let fleet = Fleet::start(in_memory(), NODES as usize, &Handle::current()).await.unwrap();
+    fleet.apply(1, 1).await.unwrap();
+    fleet.placed(1).await.unwrap();
+    fleet.settled().await.unwrap();
+    let before = fleet.traffic();
+    for more in 1..=COMMITS {
+        // Published: each concerns every node.
+        fleet.scale(0, 1 + more).await.unwrap();
+        fleet.until("scaled", |fleet| fleet.running() == 1 + more as usize).await.unwrap();
+    }
+    fleet.settled().await.unwrap();
+    let told = (fleet.traffic() - before).endpoints.messages;
+    let rounds = told / u64::from(NODES);
+    assert!((1..=u64::from(COMMITS / 2)).contains(&rounds), "{told} messages for {COMMITS} commits");
+    fleet.end().await.unwrap();
+}

@@ -7,7 +7,7 @@ use tug_model::{Revision, Slot, Timestamp};
 use super::*;
 use crate::nodes::Nodes;
 use crate::nodes::fake::FakeAgent;
-use crate::store::{self, Change, Expect, MemoryDisk, Store};
+use crate::store::{self, Change, MemoryDisk, Store};
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
@@ -73,7 +73,7 @@ impl Bench {
             Change::template(template),
             Change::PutTask(Arc::new(task)),
         ];
-        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
+        self.store.commit(Timestamp(1), move |_, _| changes).await.unwrap();
     }
 
     /// Waits until the second agent was last sent `hints`.

@@ -10,7 +10,7 @@ use tug_model::{Revision, ServiceName, Slot, Timestamp};
 use super::*;
 use crate::nodes::Nodes;
 use crate::nodes::fake::FakeAgent;
-use crate::store::{self, Change, Expect, MemoryDisk, Store};
+use crate::store::{self, Change, MemoryDisk, Store};
 
 /// Connected agents that reach each other, the first of which have tasks made of one image.
 struct Bench {
@@ -73,7 +73,7 @@ impl Bench {
                 exclusive: None,
             })));
         }
-        self.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
+        self.store.commit(Timestamp(1), move |_, _| changes).await.unwrap();
     }
 
     fn lacks(&self, number: usize, lacks: bool) {

@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tug_model::name::NodeId;
 use tug_model::quantity::Slot;
 use tug_model::spec::deploy::Mode;
 
 use super::filter::FILTERS;
-use super::{Ask, Back, NodeRoom, Rank};
+use super::stand::Stand;
+use super::{Ask, Back, NodeRoom};
 use crate::plan::homes::{self, Homes};
-use crate::plan::index::{Key, Seen};
+use crate::plan::index::Key;
 use crate::plan::wanted::Wanted;
 
 /// The slot of a replica that is nowhere yet: real ones begin with 1.
@@ -23,15 +23,15 @@ const NOWHERE: Slot = Slot(0);
 pub(super) struct Choice<'w> {
     service: Key<'w>,
     /// Those that take a replica, the best first.
-    ranked: BTreeSet<Rank<'w>>,
-    /// The same by node.
-    ranks: BTreeMap<&'w NodeId, Rank<'w>>,
+    ranked: BTreeSet<Rank>,
+    /// The same by the place of the node.
+    ranks: Vec<Option<Rank>>,
     /// Those that have tasks of the service, by slot.
-    hosts: BTreeMap<Slot, BTreeSet<&'w NodeId>>,
+    hosts: BTreeMap<Slot, BTreeSet<usize>>,
 }
 
-/// Every node, and what is taken there.
-type Rooms<'w> = BTreeMap<&'w NodeId, NodeRoom<'w>>;
+/// How good a node is. The spread is the number of other replicas there.
+type Rank = super::Rank<usize>;
 
 /// Whether the replicas of a service are alike: none is tied to a node, and where one is has no bearing on the others but
 /// by their number.
@@ -44,76 +44,81 @@ pub(super) fn is_uniform(service: &Wanted<'_>) -> bool {
 // === impl Choice ===
 
 impl<'w> Choice<'w> {
-    pub(super) fn new(service: &Wanted<'w>, rooms: &Rooms<'w>, homes: &Homes<'w>) -> Self {
-        let (ranked, ranks, mut hosts): (_, _, BTreeMap<Slot, BTreeSet<&NodeId>>) = <_>::default();
-        for (node, room) in rooms {
-            for slot in room.slots.get(&service.key()).into_iter().flatten() {
-                hosts.entry(*slot).or_default().insert(node);
-            }
+    pub(super) fn new(
+        service: &Wanted<'w>,
+        stand: &Stand,
+        rooms: &[NodeRoom<'w>],
+        homes: &Homes<'w>,
+    ) -> Self {
+        let mut hosts: BTreeMap<Slot, BTreeSet<usize>> = BTreeMap::new();
+        for (slot, place) in stand.slots() {
+            hosts.entry(slot).or_default().insert(place);
         }
-        let mut choice = Self { service: service.key(), ranked, ranks, hosts };
-        for room in rooms.values() {
-            choice.put(&room.node.id, rank(service, NOWHERE, room, homes));
-        }
-        choice
+        let rank = |room| rank(service, (NOWHERE, stand), room, homes);
+        let ranks: Vec<Option<Rank>> = rooms.iter().map(rank).collect();
+        Self { service: service.key(), ranked: ranks.iter().flatten().copied().collect(), ranks, hosts }
     }
 
     pub(super) fn is_of(&self, service: Key<'_>) -> bool {
         self.service == service
     }
 
-    /// The best node for a task; `None`: no node takes it.
+    /// The best node for a task of `slot`; `None`: no node takes it.
     pub(super) fn best(
         &self,
         service: &Wanted<'w>,
-        slot: Slot,
-        rooms: &Rooms<'w>,
+        (slot, stand): (Slot, &Stand),
+        rooms: &[NodeRoom<'w>],
         homes: &Homes<'w>,
-    ) -> Option<&'w NodeId> {
+    ) -> Option<usize> {
         let hosts = self.hosts.get(&slot);
-        let is_host = |node: &NodeId| hosts.is_some_and(|hosts| hosts.contains(node));
-        let other = self.ranked.iter().find(|rank| !is_host(rank.node));
-        let judged: Vec<Rank<'w>> = hosts
-            .into_iter()
-            .flatten()
-            .filter_map(|node| rank(service, slot, rooms.get(node)?, homes))
-            .collect();
-        judged.iter().chain(other).min().map(|rank| rank.node)
+        let is_host = |place: &usize| hosts.is_some_and(|hosts| hosts.contains(place));
+        let other = self.ranked.iter().find(|rank| !is_host(&rank.place)).copied();
+        let hosts = hosts.into_iter().flatten().filter_map(|place| rooms.get(*place));
+        let judged = hosts.filter_map(|room| rank(service, (slot, stand), room, homes));
+        judged.chain(other).min().map(|rank| rank.place)
     }
 
-    /// A task of the service is counted in on `room`.
-    pub(super) fn take(&mut self, service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>, homes: &Homes<'w>) {
-        let node = &room.node.id;
-        self.hosts.entry(slot).or_default().insert(node);
-        self.put(node, rank(service, NOWHERE, room, homes));
+    /// A task of `slot` is counted in on `room`.
+    pub(super) fn take(
+        &mut self,
+        service: &Wanted<'w>,
+        (slot, stand): (Slot, &Stand),
+        room: &NodeRoom<'w>,
+        homes: &Homes<'w>,
+    ) {
+        self.hosts.entry(slot).or_default().insert(room.place);
+        self.put(room.place, rank(service, (NOWHERE, stand), room, homes));
     }
 
     /// A task of the service does not count for the spread any more; it keeps its room.
-    pub(super) fn leave(&mut self, seen: &Seen<'w>, room: &NodeRoom<'w>) {
-        if let Some(rank) = self.ranks.get(&seen.task.node).cloned() {
-            let spread = vec![room.others(self.service, NOWHERE)];
-            self.put(&room.node.id, Some(Rank { spread, ..rank }));
+    pub(super) fn leave(&mut self, place: usize, stand: &Stand) {
+        if let Some(rank) = self.ranks.get(place).copied().flatten() {
+            self.put(place, Some(Rank { spread: stand.others(place, NOWHERE), ..rank }));
         }
     }
 
-    fn put(&mut self, node: &'w NodeId, rank: Option<Rank<'w>>) {
-        if let Some(old) = self.ranks.remove(node) {
+    fn put(&mut self, place: usize, rank: Option<Rank>) {
+        let Some(known) = self.ranks.get_mut(place) else { return };
+        if let Some(old) = std::mem::replace(known, rank) {
             self.ranked.remove(&old);
         }
-        if let Some(rank) = rank {
-            self.ranked.insert(rank.clone());
-            self.ranks.insert(node, rank);
-        }
+        self.ranked.extend(rank);
     }
 }
 
 /// How good a node is for a task; `None`: it does not take it.
-fn rank<'w>(service: &Wanted<'w>, slot: Slot, room: &NodeRoom<'w>, homes: &Homes<'w>) -> Option<Rank<'w>> {
-    let ask = Ask { service, slot, room, homes, back: Back::default() };
+fn rank<'w>(
+    service: &Wanted<'w>,
+    (slot, stand): (Slot, &Stand),
+    room: &NodeRoom<'w>,
+    homes: &Homes<'w>,
+) -> Option<Rank> {
+    let ask = Ask { service, slot, room, stand, homes, back: Back::default() };
     FILTERS.iter().all(|filter| filter(&ask).is_ok()).then(|| Rank {
         flaps: room.machine.flaps_until.is_some(),
-        spread: vec![room.others(service.key(), slot)],
+        spread: stand.others(room.place, slot),
         tasks: room.tasks,
-        node: &room.node.id,
+        place: room.place,
     })
 }

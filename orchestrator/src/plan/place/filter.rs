@@ -127,15 +127,12 @@ fn has_ports(ask: &Ask<'_, '_>) -> Result<(), String> {
 fn has_share(ask: &Ask<'_, '_>) -> Result<(), String> {
     let Some(most) = ask.service.spec.deploy.placement.max_replicas_per_node else { return Ok(()) };
     // A slot counts once, so a task may be replaced beside itself.
-    let mut others = ask.room.slots.get(&ask.service.key()).cloned().unwrap_or_default();
-    others.retain(|slot| *slot != ask.slot);
-    others.sort_unstable();
-    others.dedup();
-    if u32::try_from(others.len()).is_ok_and(|count| count < most) {
+    let others = ask.stand.other_slots(ask.room.place, ask.slot);
+    if u32::try_from(others).is_ok_and(|count| count < most) {
         return Ok(());
     }
-    let replicas = if others.len() == 1 { "replica" } else { "replicas" };
-    Err(format!("has {} {replicas} already, and max_replicas_per_node is {most}", others.len()))
+    let replicas = if others == 1 { "replica" } else { "replicas" };
+    Err(format!("has {others} {replicas} already, and max_replicas_per_node is {most}"))
 }
 
 fn platform(info: &NodeInfo, service: &Service) -> Result<(), String> {

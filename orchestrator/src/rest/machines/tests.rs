@@ -7,7 +7,6 @@ use tug_model::node::{Capacity, Node, NodeInfo};
 
 use super::super::bench::{Bench, shop};
 use super::*;
-use crate::store::Expect;
 
 async fn bench() -> Bench {
     let bench = Bench::in_memory().await.0;
@@ -25,7 +24,7 @@ async fn bench() -> Bench {
 }
 
 async fn commit_all(bench: &Bench, changes: Vec<Change>) {
-    bench.store.commit(Expect::Any, Timestamp(1), move |_, _| changes).await.unwrap();
+    bench.store.commit(Timestamp(1), move |_, _| changes).await.unwrap();
 }
 
 fn last_event(bench: &Bench) -> String {

@@ -1,4 +1,4 @@
-//! Commits, what they expect, what watches see, and that all of it is there again after a restart.
+//! Commits, what watches see, and that all of it is there again after a restart.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tug_model::task::Desired;
 use tug_model::{Millis, ProjectName, Revision, TaskId, Timestamp};
 
 use super::support::{Running, event, names, project, remembered, series, task, template};
-use crate::store::{Change, CommitError, Config, Expect, HistoryError, MemoryDisk, OpenError, State};
+use crate::store::{Change, CommitError, Config, HistoryError, MemoryDisk, OpenError, State};
 
 #[tokio::test]
 async fn what_was_committed_is_there_again() {
@@ -30,34 +30,12 @@ async fn what_was_committed_is_there_again() {
 }
 
 #[tokio::test]
-async fn a_commit_is_made_only_on_what_it_expects() {
-    let running = Running::open(Config::memory(&MemoryDisk::new(), "c1")).await.unwrap();
-    let store = &running.store;
-    let name = ProjectName::parse("shop").unwrap();
-    let on = |revision: Option<u64>| Expect::Project { name: name.clone(), revision: revision.map(Revision) };
-    let put = |expect, number| store.commit(expect, Timestamp(1), move |_, _| vec![project("shop", number)]);
-
-    let conflict = put(on(Some(1)), 1).await.unwrap_err();
-    assert_eq!(
-        conflict.to_string(),
-        "project shop changed meanwhile: it was expected at revision 1, it is not to exist"
-    );
-    assert_eq!(put(on(None), 1).await, Ok(Revision(1)));
-    assert!(matches!(put(on(None), 2).await, Err(CommitError::Conflict { found: Some(Revision(1)), .. })));
-    assert_eq!(put(on(Some(1)), 2).await, Ok(Revision(2)));
-    assert_eq!(store.snapshot().projects[&name].revision, Revision(2));
-    assert_eq!(put(Expect::Revision(Revision(2)), 3).await, Ok(Revision(3)));
-    assert!(matches!(put(Expect::Revision(Revision(2)), 4).await, Err(CommitError::Conflict { .. })));
-    assert_eq!(store.snapshot().revision, Revision(3));
-}
-
-#[tokio::test]
 async fn a_commit_that_refuses_or_changes_nothing_takes_no_revision() {
     let running = Running::open(Config::memory(&MemoryDisk::new(), "c1")).await.unwrap();
     let store = &running.store;
     running.put(vec![event("one")]).await.unwrap();
     let refused = store
-        .try_commit(Expect::Any, Timestamp(1), |revision, state| {
+        .try_commit(Timestamp(1), |revision, state| {
             Err::<Vec<Change>, _>(format!("{revision} on {}", state.revision))
         })
         .await;
@@ -75,7 +53,7 @@ async fn a_group_is_published_once_and_after_its_commits_are_kept() {
     let commits: Vec<_> = (0..10)
         .map(|n| {
             let store = store.clone();
-            tokio::spawn(async move { store.commit(Expect::Any, Timestamp(n), move |_, _| series(n)).await })
+            tokio::spawn(async move { store.commit(Timestamp(n), move |_, _| series(n)).await })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -91,7 +69,7 @@ async fn a_group_is_published_once_and_after_its_commits_are_kept() {
     stop.cancel();
     writer.await.unwrap();
     assert!(!watch.has_changed().unwrap_or(false));
-    let late = store.commit(Expect::Any, Timestamp(1), |_, _| vec![event("late")]).await;
+    let late = store.commit(Timestamp(1), |_, _| vec![event("late")]).await;
     assert_eq!(late, Err(CommitError::Closed));
 }
 
@@ -197,4 +175,18 @@ fn states_are_shared_not_copied() {
     let copy = state.clone();
     let name = ProjectName::parse("shop").unwrap();
     assert!(Arc::ptr_eq(&state.projects[&name], &copy.projects[&name]));
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_project_are_those_whose_ids_begin_with_its_name() {
+    let running = Running::open(Config::memory(&MemoryDisk::new(), "c1")).await.unwrap();
+    let ids = ["shop-2.web.1.1", "shop.api.1.1", "shop.web.1.1", "shops.web.1.1", "sho.web.1.1"];
+    running.put(ids.map(|id| task(id, "nginx", Desired::Run)).into()).await.unwrap();
+    let state = running.state();
+    let of = |name: &str| -> Vec<String> {
+        state.tasks_of(&ProjectName::parse(name).unwrap()).map(|task| task.id.to_string()).collect()
+    };
+    assert_eq!(of("shop"), ["shop.api.1.1", "shop.web.1.1"]);
+    assert_eq!(of("shop-2"), ["shop-2.web.1.1"]);
+    assert_eq!(of("shopping"), [""; 0]);
 }

@@ -13,7 +13,7 @@ use tug_model::spec::service::Restart;
 use tug_model::task::{Desired, Task, Template};
 use tug_model::{NodeId, ProjectName, Revision, ServiceName, Slot, TaskId, Timestamp};
 
-use crate::store::{self, Backing, Change, CommitError, Config, Expect, OpenError, Remembered, State, Store};
+use crate::store::{self, Backing, Change, CommitError, Config, OpenError, Remembered, State, Store};
 
 /// A store whose writer runs.
 pub(super) struct Running {
@@ -33,7 +33,7 @@ impl Running {
 
     /// Commits whatever the state is.
     pub(super) async fn put(&self, changes: Vec<Change>) -> Result<Revision, CommitError> {
-        self.store.commit(Expect::Any, Timestamp(1), |_, _| changes).await
+        self.store.commit(Timestamp(1), |_, _| changes).await
     }
 
     pub(super) fn state(&self) -> Arc<State> {

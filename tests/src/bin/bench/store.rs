@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tug_api::Clock;
 use tug_model::Revision;
 use tug_model::event::{Event, EventKind};
-use tug_orchestrator::store::{self, Change, Config, Expect, Store};
+use tug_orchestrator::store::{self, Change, Config, Store};
 
 use crate::table::Table;
 
@@ -51,8 +51,7 @@ async fn commits(store: &Store, writers: usize) -> Vec<Duration> {
             let mut times = Vec::new();
             loop {
                 let (begun, now) = (Instant::now(), clock.now());
-                let committed =
-                    store.commit(Expect::Any, now, move |revision, _| vec![record(revision, now)]).await;
+                let committed = store.commit(now, move |revision, _| vec![record(revision, now)]).await;
                 if start.elapsed() >= TIME {
                     return times;
                 }
