@@ -133,7 +133,8 @@ fn deaf(world: &World, seen: &Seen<'_>) -> Option<String> {
 
 /// Whether a task that runs to its end has come to it, or nobody knows: it is not run a second time.
 fn may_have_ended(world: &World, seen: &Seen<'_>) -> bool {
-    let ends = seen.template.is_some_and(|it| it.restart.condition != RestartOn::Any && it.exposed.is_empty());
+    let ends =
+        seen.template.is_some_and(|it| it.restart.condition != RestartOn::Any && it.exposed.is_empty());
     if !ends || seen.at.is_none() {
         return false;
     }
