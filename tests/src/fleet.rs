@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -22,6 +23,8 @@ pub use self::agent::{Agent, Count, Traffic};
 
 /// So many services are one project; the first of them publishes a port.
 const SERVICES: u32 = 10;
+/// So many clients apply projects at once.
+const CLIENTS: usize = 4;
 /// The first published port.
 const FIRST_PORT: u32 = 20_000;
 /// Whatever is waited for takes at most so long.
@@ -65,14 +68,18 @@ impl Fleet {
 
     /// Wants `services` services of `replicas` each; returns when all of that is on disk.
     pub async fn apply(&self, services: u32, replicas: u32) -> Result<()> {
-        for project in 0..services.div_ceil(SERVICES) {
+        let projects = (0..services.div_ceil(SERVICES)).map(|project| {
             let numbers = 0..SERVICES.min(services - project * SERVICES);
             let services: serde_json::Map<_, _> =
                 numbers.map(|number| (format!("s{number}"), service(project, number, replicas))).collect();
-            let spec = serde_json::json!({ "name": format!("p{project}"), "services": services });
-            let request = ApplyRequest { spec: serde_json::from_value(spec)?, source: Vec::new() };
-            self.client.apply(&request, &Guard::default()).await.context("apply a project")?;
-        }
+            self.apply_one(serde_json::json!({ "name": format!("p{project}"), "services": services }))
+        });
+        futures_util::stream::iter(projects).buffered(CLIENTS).try_collect().await
+    }
+
+    async fn apply_one(&self, spec: serde_json::Value) -> Result<()> {
+        let request = ApplyRequest { spec: serde_json::from_value(spec)?, source: Vec::new() };
+        self.client.apply(&request, &Guard::default()).await.context("apply a project")?;
         Ok(())
     }
 
