@@ -1,9 +1,9 @@
 //! The store: everything that must survive, and the only place where it changes.
 //!
 //! One writer takes the commits that wait, up to 64 at once, and makes them one group: one append to a checksummed
-//! journal and one `fdatasync`, then memory, then the answers, and then sled (the materialised state, which can be
-//! rebuilt), for which nobody waits. Reads are of memory and never touch the disk. sled alone is no promise: its `flush`
-//! survives no power cut, so what is answered is what is in the journal.
+//! journal and one `fdatasync`, then sled (the materialised state, which can be rebuilt), then memory, then the
+//! answers. Reads are of memory and never touch the disk. sled alone is no promise: its `flush` survives no power
+//! cut, so what is answered is what is in the journal.
 //!
 //! | file | what | if it is lost |
 //! |---|---|---|

@@ -57,8 +57,10 @@ pub(super) struct Opened {
 pub(super) struct Group {
     /// The group as the journal holds it.
     pub(super) payload: Vec<u8>,
-    /// The newest commit with it.
-    pub(super) revision: Revision,
+    /// The state without it.
+    pub(super) before: Arc<State>,
+    /// The state with it.
+    pub(super) after: Arc<State>,
 }
 
 /// The writing of an export, apart from everything else: commits go on meanwhile.
@@ -89,9 +91,11 @@ impl Backend {
     /// Makes a group durable. On [`AppendError::Full`] everything is as it was.
     pub(super) fn store(&mut self, group: &Group) -> Result<(), AppendError> {
         match self.promise(group) {
-            Err(AppendError::Full) if self.give_room() => self.promise(group),
-            result => result,
+            Err(AppendError::Full) if self.give_room() => self.promise(group)?,
+            result => result?,
         }
+        self.follow(&group.before, &group.after);
+        Ok(())
     }
 
     /// The commit up to which there is an export.
@@ -144,11 +148,11 @@ impl Backend {
             self.sentinel.closed_at = None;
             self.save_sentinel().map_err(append_error)?;
         }
-        self.journal.append(&group.payload, group.revision)
+        self.journal.append(&group.payload, group.after.revision)
     }
 
     /// Brings the tree up to date. It is no promise, so a failure only gives it up.
-    pub(super) fn follow(&mut self, before: &State, after: &State) {
+    fn follow(&mut self, before: &State, after: &State) {
         let Some(tree) = &mut self.tree else { return };
         if let Err(error) = tree.apply(before, after, self.journal.end()) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the tree is given up for now");

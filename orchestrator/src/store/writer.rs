@@ -46,8 +46,6 @@ pub struct Writer {
     history: Arc<History>,
     /// `None`: it is being used, or it was lost with a thread that panicked.
     backend: Option<Backend>,
-    /// It is being used for what nobody waits for.
-    following: Option<JoinHandle<Backend>>,
     blocking: Blocking,
     export_every: u64,
     exporting: Option<JoinHandle<io::Result<Mark>>>,
@@ -95,7 +93,6 @@ impl Writer {
             condition,
             history,
             backend: Some(backend),
-            following: None,
             blocking: config.blocking,
             export_every: config.export_every,
             exporting: None,
@@ -148,15 +145,14 @@ impl Writer {
             return pending.answer(|answer| answer);
         }
         let after = Arc::new(after);
-        let group = Group { payload: journal::group(&pending.written), revision: after.revision };
+        let group = Group { payload: journal::group(&pending.written), before, after: Arc::clone(&after) };
         let stored = self.with_backend(move |backend| backend.store(&group)).await;
         self.publish_room();
         match stored {
             Some(Ok(())) => {
                 self.history.extend(pending.commits.iter().cloned());
-                self.state.send_replace(Arc::clone(&after));
+                self.state.send_replace(after);
                 pending.answer(|answer| answer);
-                self.follow(before, after);
             }
             Some(Err(AppendError::Full)) => pending.answer(|answer| answer.and(Err(CommitError::Full))),
             Some(Err(AppendError::Broken { source })) => self.fail(pending, source.to_string()),
@@ -233,7 +229,6 @@ impl Writer {
         if state.revision < self.export_from || self.exporting.is_some() || !writable {
             return;
         }
-        self.catch_up().await;
         let Some(export) = self.backend.as_ref().map(|backend| backend.export(&state)) else { return };
         // Should it fail, it is tried again after a while.
         self.export_from = Revision(state.revision.0 + self.export_every.div_ceil(10));
@@ -271,7 +266,6 @@ impl Writer {
         if let Some(Some(exported)) = exported {
             self.finish_export(exported).await;
         }
-        self.catch_up().await;
         if let Some(backend) = self.backend.take() {
             let closing = move || backend.close(&state);
             let closed = match self.blocking {
@@ -288,32 +282,11 @@ impl Writer {
         matches!(*self.condition.borrow(), Condition::ReadOnly { .. })
     }
 
-    /// Brings the copy up to date, for which nobody waits: meanwhile the next group is made.
-    fn follow(&mut self, before: Arc<State>, after: Arc<State>) {
-        let Some(mut backend) = self.backend.take() else { return };
-        let work = move || {
-            backend.follow(&before, &after);
-            backend
-        };
-        match self.blocking {
-            Blocking::Inline => self.backend = Some(work()),
-            Blocking::Thread => self.following = Some(tokio::task::spawn_blocking(work)),
-        }
-    }
-
-    /// Waits until the copy is up to date.
-    async fn catch_up(&mut self) {
-        if let Some(following) = self.following.take() {
-            self.backend = following.await.ok();
-        }
-    }
-
     /// Does disk work where the configuration wants it. `None`: there is no backend, or there is none any more.
     async fn with_backend<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Backend) -> T + Send + 'static,
     ) -> Option<T> {
-        self.catch_up().await;
         let mut backend = self.backend.take()?;
         let (backend, result) = match self.blocking {
             Blocking::Inline => {
