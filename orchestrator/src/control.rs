@@ -280,8 +280,8 @@ impl Control {
 
     /// Commits those decisions that a full disk takes.
     async fn make_room(&mut self, world: World, plan: &Plan, now: Timestamp) -> Result<(), Undone> {
-        let decisions = plan.decisions.iter().take(self.most_decisions).cloned().collect();
-        match Batch::new(world, decisions, Vec::new(), now).shrinking() {
+        let batch = Batch::new(world, plan.decisions.clone(), Vec::new(), now);
+        match batch.shrinking(self.most_decisions) {
             Some(shrinking) => self.commit(shrinking).await,
             None => Err(CommitError::Full.into()),
         }

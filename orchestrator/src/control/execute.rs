@@ -125,16 +125,18 @@ impl Batch {
         Some(Change::PutTask(Arc::new(task)))
     }
 
-    /// What of it makes room on a full disk and takes nothing away that a new task was to replace; `None`: nothing.
-    pub(super) fn shrinking(mut self) -> Option<Self> {
+    /// So many of those that make room on a full disk and take nothing away that a new task was to replace; `None`: there
+    /// are none.
+    pub(super) fn shrinking(mut self, most: usize) -> Option<Self> {
         let Self { world, decisions, .. } = &mut self;
-        decisions.retain(|decision| match &decision.change {
+        let makes_room = |decision: &Decision| match &decision.change {
             plan::Change::Create(_) => false,
             plan::Change::Forget(_) | plan::Change::Settle { .. } => true,
             plan::Change::Drain(id) | plan::Change::Stop(id) => {
                 world.tasks.get(id).is_some_and(|task| is_dispensable(world, task))
             }
-        });
+        };
+        *decisions = std::mem::take(decisions).into_iter().filter(makes_room).take(most).collect();
         self.events.clear();
         let is_note = |decision: &Decision| matches!(decision.change, plan::Change::Settle { .. });
         (!self.decisions.iter().all(is_note)).then_some(self)

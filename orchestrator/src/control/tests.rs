@@ -373,3 +373,17 @@ fn decisions_are_carried_out_as_long_as_what_they_are_about_is_as_it_was() {
     assert!(!made_after(Change::PutNode(node)), "a node is another one");
     assert!(!made_after(Change::RemoveNode(tug_model::NodeId::parse("n2").unwrap())), "a node is removed");
 }
+
+#[test]
+fn what_makes_room_is_found_behind_what_does_not() {
+    let world = draw(
+        "node n1\nservice shop/web x3\ntask blog.web.1.5 n1 v1 healthy\ntask blog.web.2.5 n1 v1 healthy",
+    );
+    let decisions = plan::plan(&world, NOW).decisions;
+    let creates = decisions.iter().take_while(|it| matches!(it.change, plan::Change::Create(_))).count();
+    assert_eq!((creates, decisions.len()), (3, 5), "the tasks of the project that is not wanted go last");
+    let batch = |decisions: &[plan::Decision]| Batch::new(world.clone(), decisions.to_vec(), Vec::new(), NOW);
+    assert_eq!(batch(&decisions).shrinking(1).map(|batch| batch.len()), Some(1));
+    assert_eq!(batch(&decisions).shrinking(9).map(|batch| batch.len()), Some(2));
+    assert!(batch(&decisions[..3]).shrinking(9).is_none());
+}
