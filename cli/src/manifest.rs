@@ -8,6 +8,7 @@ use tug_api::ApiError;
 use tug_api::client::CallError;
 use tug_api::user::ApplyRequest;
 use tug_compose::{Build, Finding, Level, Loaded, Outcome, Places, RealDisk, Request};
+use tug_model::spec::container::PullPolicy;
 use tug_model::{ServiceName, spec};
 
 use self::located::place;
@@ -99,6 +100,16 @@ impl Manifest {
             let Some(service) = self.request.spec.services.get_mut(name) else { continue };
             let before = running.and_then(|running| running.services.get(name));
             service.container.image_id = before.and_then(|before| before.container.image_id.clone());
+        }
+    }
+
+    /// What is not built yet is looked for nowhere.
+    pub(crate) fn pull_no_builds(&mut self) {
+        for name in self.builds.keys() {
+            let Some(service) = self.request.spec.services.get_mut(name) else { continue };
+            if service.container.image_id.is_none() {
+                service.container.pull_policy = PullPolicy::Never;
+            }
         }
     }
 

@@ -36,6 +36,7 @@ async fn check(context: &Context, manifest: &Manifest) -> Result<(), Failure> {
     }
     let mut assumed = manifest.clone();
     super::plan::assume_built(context, &mut assumed).await?;
+    assumed.pull_no_builds();
     let answer = context.client.plan(&assumed.request).await;
     answer
         .map(drop)
