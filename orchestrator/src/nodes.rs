@@ -418,6 +418,11 @@ impl Known {
         self.connections.get_mut(&session.node).filter(|connection| connection.number == session.number)
     }
 
+    /// How many agents are connected.
+    fn connected(&self) -> usize {
+        self.connections.values().filter(|connection| connection.client.is_some()).count()
+    }
+
     /// There is something new to tell `node`, as of `revision`.
     fn concern(&mut self, node: &NodeId, revision: Revision) {
         let level = self.observed.level;

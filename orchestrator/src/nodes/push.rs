@@ -78,7 +78,7 @@ impl Session {
     }
 
     fn rest(&self) -> Duration {
-        let connected = self.shared.known().connections.len();
+        let connected = self.shared.known().connected();
         u32::try_from(connected).map_or(LONGEST_REST, |count| (REST_FOR_EACH * count).min(LONGEST_REST))
     }
 
