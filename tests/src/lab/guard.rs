@@ -123,9 +123,19 @@ impl Groups {
             let word = if frozen { "1" } else { "0" };
             ("cgroup.freeze", word, "cgroup.events", format!("frozen {word}"))
         };
-        std::fs::write(self.freezer.join(file), word)?;
+        let ask = || std::fs::write(self.freezer.join(file), word);
         let reached = async {
-            while !std::fs::read_to_string(self.freezer.join(state))?.contains(&reached) {
+            ask()?;
+            for tries in 1_u32.. {
+                if std::fs::read_to_string(self.freezer.join(state))?.contains(&reached) {
+                    break;
+                }
+                // Between a process and one that it is about to start, a group can be caught half frozen for ever.
+                if frozen && tries.is_multiple_of(40) {
+                    self.thaw();
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                    ask()?;
+                }
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
             anyhow::Ok(())
