@@ -46,6 +46,18 @@ pub(crate) struct Interrupt {
     code: Arc<AtomicU8>,
 }
 
+// === impl Context ===
+
+#[cfg(test)]
+impl Context {
+    /// One of a process that was started with nothing, at the time of the samples.
+    pub(crate) fn of(client: Client, screen: Screen) -> Self {
+        let clock = Clock::starting_at(crate::sample::NOW);
+        let (interrupt, surroundings) = (Interrupt::new(), Surroundings::default());
+        Self { client, is_elsewhere: false, screen, clock, interrupt, surroundings }
+    }
+}
+
 // === impl Interrupt ===
 
 impl Interrupt {

@@ -112,15 +112,14 @@ mod tests {
     use tug_api::error::ErrorBody;
     use tug_api::transport::Channel;
     use tug_api::user::{ApplyRequest, Preview};
-    use tug_api::{ApiError, Body, Clock};
+    use tug_api::{ApiError, Body};
     use tug_compose::{Build, Places};
     use tug_model::{Revision, ServiceName};
 
     use super::*;
-    use crate::context::{Interrupt, Surroundings};
+    use crate::context::Interrupt;
     use crate::failure::INTERRUPTED;
     use crate::render::{Facts, Screen};
-    use crate::sample;
 
     fn hint(error: CallError) -> String {
         let unknown = may_have_changed_something(&error);
@@ -158,14 +157,8 @@ mod tests {
             }
         });
         let (screen, _, _) = Screen::in_memory(Facts::default());
-        let mut context = Context {
-            client: Client::new(Channel::service(service)),
-            screen,
-            clock: Clock::starting_at(sample::NOW),
-            interrupt,
-            surroundings: Surroundings::default(),
-            is_elsewhere: false,
-        };
+        let client = Client::new(Channel::service(service));
+        let mut context = Context { interrupt, ..Context::of(client, screen) };
         let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
         let manifest = Manifest {
             request: ApplyRequest { spec, source: Vec::new() },
@@ -190,14 +183,7 @@ mod tests {
             Ok::<_, Infallible>(Response::builder().status(409).body(body).unwrap())
         });
         let (screen, _, _) = Screen::in_memory(Facts::default());
-        let context = Context {
-            client: Client::new(Channel::service(service)),
-            screen,
-            clock: Clock::starting_at(sample::NOW),
-            interrupt: Interrupt::new(),
-            surroundings: Surroundings::default(),
-            is_elsewhere: false,
-        };
+        let context = Context::of(Client::new(Channel::service(service)), screen);
         let spec = serde_json::from_str(r#"{"name": "shop", "services": {}}"#).unwrap();
         let request = ApplyRequest { spec, source: Vec::new() };
         let mut manifest = Manifest { request, builds: BTreeMap::new(), places: Places::default() };

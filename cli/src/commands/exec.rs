@@ -151,13 +151,11 @@ mod tests {
     use clap::Parser;
     use http::{Request, Response};
     use tower::service_fn;
-    use tug_api::Clock;
     use tug_api::client::Client;
     use tug_api::transport::Channel;
 
     use super::*;
     use crate::arguments::{Arguments, Command};
-    use crate::context::{Interrupt, Surroundings};
     use crate::sample;
 
     fn arguments(line: &str) -> ExecArguments {
@@ -244,14 +242,7 @@ mod tests {
             Ok(Response::new(frames(&[Frame::Exit(7)])))
         });
         let (screen, _, _) = Screen::in_memory(Facts::default());
-        let mut context = Context {
-            client: Client::new(Channel::service(service)),
-            screen,
-            clock: Clock::starting_at(sample::NOW),
-            interrupt: Interrupt::new(),
-            surroundings: Surroundings::default(),
-            is_elsewhere: false,
-        };
+        let mut context = Context::of(Client::new(Channel::service(service)), screen);
         let failure = run(&mut context, &arguments("tug exec --slot 2 web -- false")).await.unwrap_err();
         assert_eq!(failure, Failure::silent(7));
     }

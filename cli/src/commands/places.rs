@@ -140,16 +140,13 @@ fn table(all: &[Listed], facts: Facts, wide: bool) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tug_api::Clock;
     use tug_api::client::Client;
     use tug_api::transport::Channel;
 
     use super::*;
     use crate::arguments::{Arguments, Command};
-    use crate::context::Interrupt;
     use crate::place::store::tests::{saved, surroundings};
     use crate::render::Screen;
-    use crate::sample;
 
     #[test]
     fn contexts_are_listed_chosen_and_forgotten_without_a_token_shown() {
@@ -158,8 +155,7 @@ mod tests {
         store.write(&saved("prod")).unwrap();
         let (screen, out, err) = Screen::in_memory(Facts::default());
         let client = Client::new(Channel::unix("/nowhere"));
-        let (clock, interrupt) = (Clock::starting_at(sample::NOW), Interrupt::new());
-        let mut context = Context { client, is_elsewhere: false, screen, clock, interrupt, surroundings };
+        let mut context = Context { surroundings, ..Context::of(client, screen) };
         let mut tug = |line: &str| {
             let Arguments { connection, command } =
                 Arguments::try_parse_from(line.split_whitespace()).unwrap();

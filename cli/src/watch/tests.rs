@@ -10,7 +10,6 @@ use tug_api::transport::Channel;
 use tug_api::{ApiError, Body};
 
 use super::*;
-use crate::context::Surroundings;
 use crate::render::Facts;
 use crate::render::tests::Written;
 use crate::sample;
@@ -81,15 +80,7 @@ impl Server {
             async move { Ok::<_, Infallible>(response) }
         });
         let (screen, _out, err) = Screen::in_memory(Facts::default());
-        let context = Context {
-            client: Client::new(Channel::service(service)),
-            screen,
-            clock: tug_api::Clock::starting_at(sample::NOW),
-            interrupt: Interrupt::new(),
-            surroundings: Surroundings::default(),
-            is_elsewhere: false,
-        };
-        (context, err)
+        (Context::of(Client::new(Channel::service(service)), screen), err)
     }
 }
 
