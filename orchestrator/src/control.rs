@@ -68,6 +68,8 @@ pub struct Control {
     since: Timestamp,
     pulse: Pulse,
     recorded_at: Option<Instant>,
+    /// How long the last pass looked and planned.
+    planned_for: Duration,
     most_decisions: usize,
     wait: Duration,
     /// The error that was logged last, so that it is logged once.
@@ -149,6 +151,7 @@ impl Control {
             since: clock.now(),
             pulse: Pulse::new(),
             recorded_at: None,
+            planned_for: Duration::ZERO,
             most_decisions: MOST_DECISIONS,
             wait: FIRST_WAIT,
             complaint: None,
@@ -166,9 +169,9 @@ impl Control {
                 next = self.pass() => next,
             };
             let Next::Wait(at) = next else { break };
-            let rest = Duration::from_micros(self.levels.borrow().last_micros) * REST;
+            let rest = (self.planned_for * REST).min(LONGEST_REST);
             let woken = async {
-                sleep(rest.min(LONGEST_REST)).await;
+                sleep(rest).await;
                 self.wake_up(at).await;
             };
             tokio::select! {
@@ -220,10 +223,10 @@ impl Control {
         let plan = Arc::new(plan::plan(&world, now));
         self.grant(plan::grants(&world));
         self.observer.look_at_brake(plan.brake.as_deref(), now);
-        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.planned_for = begun.elapsed();
         self.levels.send_modify(|levels| {
             levels.passes += 1;
-            levels.last_micros = took;
+            levels.last_micros = u64::try_from(self.planned_for.as_micros()).unwrap_or(u64::MAX);
         });
         self.view.send_replace(Arc::new(View { world: world.clone(), plan: Arc::clone(&plan), at: now }));
         match self.carry_out(world, &plan, now).await {

@@ -136,7 +136,7 @@ impl<'w> Room<'w> {
 
     /// Where the tasks of a service stand.
     fn stand(&self, service: Key<'w>) -> &Stand {
-        self.stands.get(&service).unwrap_or(&stand::NOWHERE)
+        self.stands.get(&service).unwrap_or(&stand::EMPTY)
     }
 
     /// The place of a node.

@@ -143,13 +143,11 @@ impl Wanted {
         if !who.sees(&project) {
             return Err(accept::unknown_project(state, &project));
         }
-        let has_task = |task: &&Arc<Task>| {
-            task.project == project && service.as_ref().is_none_or(|service| task.service == *service)
-        };
+        let is_meant = |task: &Arc<Task>| service.as_ref().is_none_or(|service| task.service == *service);
         let is_wanted = state.projects.get(&project).is_some_and(|stored| {
             service.as_ref().is_none_or(|service| stored.spec.services.contains_key(service))
         });
-        if is_wanted || state.tasks.values().any(|task| has_task(&task)) {
+        if is_wanted || state.tasks_of(&project).any(is_meant) {
             return Ok((project, service));
         }
         Err(match &service {

@@ -9,7 +9,7 @@ use tug_model::quantity::Slot;
 pub(super) struct Stand(BTreeMap<usize, Here>);
 
 /// Where a service without a task stands.
-pub(super) static NOWHERE: Stand = Stand(BTreeMap::new());
+pub(super) static EMPTY: Stand = Stand(BTreeMap::new());
 
 /// The tasks of a service on one node.
 #[derive(Debug, Default)]
