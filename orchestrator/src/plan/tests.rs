@@ -19,6 +19,7 @@ mod reactions;
 mod replacing;
 mod replicas;
 mod sound;
+mod spreading;
 mod standing;
 
 use self::draw::{NOW, draw};
